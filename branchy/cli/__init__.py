@@ -1,0 +1,1 @@
+"""Flags and wiring only; one file a command, loaded lazily."""

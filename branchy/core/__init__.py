@@ -1,0 +1,1 @@
+"""Every decision of branchy: no I/O, no clock of its own."""

@@ -1,0 +1,206 @@
+"""A cascade as data: stages, exits, tensors and what each cut sends up.
+
+These frozen records are what a bundle's manifest holds (`branchy.store` reads and
+writes them as JSON) and what every tier decides by. Stages form a graph with named
+tensors; today each stage has one input and at most one successor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from branchy.errors import BundleError, UsageError
+
+Array = NDArray[np.generic]
+DType = Literal["float32", "float16", "uint8"]
+PolicyName = Literal["max_prob", "margin", "entropy"]
+UplinkKind = Literal["activation", "bottleneck", "sample"]
+FormatName = Literal["keras", "litert", "litert-fp16", "litert-int8"]
+
+FULL = "full"
+"""Name of the whole model as a stage of its own, and so of a tier that runs only it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named tensor: shape without the batch axis, dtype by NumPy's name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType = "float32"
+
+    @property
+    def values(self) -> int:
+        """Number of values in one sample of this tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of one sample of this tensor, uncompressed."""
+        return self.values * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What a device sends and how it makes it from an image file.
+
+    `low` and `high` are the data set's declared range; scaling to it happens in the
+    graph and nowhere else. The resize words are recorded because two libraries'
+    bilinear resize differ by several grey levels.
+    """
+
+    tensor: TensorSpec
+    low: float
+    high: float
+    channel_order: Literal["L", "RGB"] = "RGB"
+    resize: Literal["bilinear"] = "bilinear"
+    antialias: bool = True
+    exif_transpose: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a stage's input comes from: a tensor of another stage, or the sample (stage None)."""
+
+    stage: str | None
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """What a stage sends up at its cut and the dtype it travels in.
+
+    `uint8` is affine: value = offset + scale * q, scale and offset found per message.
+    """
+
+    kind: UplinkKind = "activation"
+    dtype: DType = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSettings:
+    """How one exit decides, for one stage in one format.
+
+    Attributes:
+        policy: `max_prob` and `margin` leave at >= threshold, `entropy` at <= threshold (nats).
+        threshold: in [0, 1]; for `entropy` in [0, ln classes].
+        temperature: T > 0 of softmax(logits / T) (Guo et al., 2017).
+        accuracy: top-1 share on held-out samples, None where not measured.
+        samples: how many samples `accuracy` was measured on.
+    """
+
+    policy: PolicyName = "max_prob"
+    threshold: float = 0.8
+    temperature: float = 1.0
+    accuracy: float | None = None
+    samples: int = 0
+
+    def check(self, classes: int) -> None:
+        """Raise `UsageError` when the threshold or temperature is outside the policy's range."""
+        high = math.log(classes) if self.policy == "entropy" else 1.0
+        if not (0.0 <= self.threshold <= high):
+            raise UsageError(
+                f"threshold for policy {self.policy} must be in 0..{high:.4g}"
+                f"{' (ln of the number of classes)' if self.policy == 'entropy' else ''}, got {self.threshold:g}"
+            )
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise UsageError(f"temperature must be finite and above 0, got {self.temperature:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageFile:
+    """One format of a stage on disk: path inside the bundle, its SHA-256, and its exit's settings."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    exit: ExitSettings | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A contiguous segment of the network.
+
+    Attributes:
+        inputs: where the input tensors come from (exactly one today).
+        input: spec of that tensor as this stage's graph names and types it.
+        activation: what goes to the successor, None for the last stage.
+        logits: the exit's output (unscaled), None for a stage without an exit.
+        successors: stages that take `activation` (at most one today).
+        uplink: what is sent at the cut, None for the last stage.
+        files: the formats this stage exists in.
+        flops: floating point operations for one sample, exit included.
+    """
+
+    name: str
+    inputs: tuple[Source, ...]
+    input: TensorSpec
+    activation: TensorSpec | None
+    logits: TensorSpec | None
+    successors: tuple[str, ...]
+    uplink: Uplink | None
+    parameters: int
+    flops: int
+    files: Mapping[FormatName, StageFile] = field(default_factory=dict)
+    custom_objects: bool = False
+
+    def exit_settings(self, fmt: FormatName) -> ExitSettings | None:
+        """Settings of this stage's exit in one format; raises `BundleError` when it is not exported."""
+        if fmt not in self.files:
+            raise BundleError(f"stage {self.name} has no format {fmt}; it has {', '.join(self.files) or 'none'}")
+        return self.files[fmt].exit
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeSpec:
+    """The whole cascade: its name, labels, input, stages in order, and the full model as one stage."""
+
+    name: str
+    labels: tuple[str, ...]
+    input: InputSpec
+    stages: tuple[StageSpec, ...]
+    full: StageSpec
+
+    def __post_init__(self) -> None:
+        """Check the graph: a chain of named stages, each with one input and at most one successor."""
+        names = [s.name for s in self.stages]
+        if not names or len(set(names)) != len(names) or FULL in names:
+            raise BundleError(f"stage names must be unique, at least one, and not '{FULL}'; got {names}")
+        for i, stage in enumerate(self.stages):
+            if len(stage.inputs) != 1 or len(stage.successors) > 1:
+                raise BundleError(
+                    f"stage {stage.name}: one input and at most one successor are supported today, "
+                    f"got {len(stage.inputs)} and {len(stage.successors)}"
+                )
+            want = (names[i + 1],) if i + 1 < len(names) else ()
+            if stage.successors != want:
+                raise BundleError(f"stage {stage.name}: expected successors {want}, got {stage.successors}")
+        if self.stages[-1].logits is None:
+            raise BundleError(f"the last stage {names[-1]} must have an exit")
+
+    def stage(self, name: str) -> StageSpec:
+        """The stage of that name (or the full model); raises `UsageError` naming those there are."""
+        if name == FULL:
+            return self.full
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise UsageError(f"no stage '{name}' in this bundle; it has {', '.join(s.name for s in self.stages)}, {FULL}")
+
+    def tier(self, names: tuple[str, ...]) -> tuple[StageSpec, ...]:
+        """The stages a tier runs; raises `UsageError` unless they are consecutive and end in an exit."""
+        stages = tuple(self.stage(n) for n in names)
+        if not stages:
+            raise UsageError("a tier needs at least one stage")
+        for a, b in zip(stages, stages[1:], strict=False):
+            if a.successors != (b.name,):
+                raise UsageError(f"a tier's stages must be consecutive; {b.name} does not follow {a.name}")
+        if stages[-1].logits is None:
+            raise UsageError(f"a tier must end in a stage with an exit; {stages[-1].name} has none")
+        return stages

@@ -1,0 +1,84 @@
+"""Is this exit sure? Softmax with a temperature and three exit policies.
+
+`max_prob` and `margin` are shares, `entropy` is the criterion of BranchyNet
+(Teerapittayanon et al., 2016) in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from branchy.core.cascade import Array, ExitSettings, PolicyName
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an exit says of one sample: class, calibrated confidence, probabilities, and whether it is sure."""
+
+    index: int
+    confidence: float
+    probabilities: tuple[float, ...]
+    sure: bool
+
+
+def probabilities(logits: Array, temperature: float = 1.0) -> NDArray[np.float64]:
+    """softmax(logits / T) over the last axis, in float64.
+
+    Args:
+        logits: (..., classes), any real dtype.
+        temperature: T > 0.
+
+    Returns:
+        (..., classes), each row summing to 1.
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled -= scaled.max(axis=-1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=-1, keepdims=True)
+    return np.asarray(scaled)
+
+
+def score(probs: NDArray[np.float64], policy: PolicyName) -> NDArray[np.float64]:
+    """The number that a policy compares with its threshold.
+
+    Args:
+        probs: (..., classes) probabilities.
+        policy: `max_prob` (largest), `margin` (largest minus second) or `entropy` (nats).
+
+    Returns:
+        (...,) scores.
+    """
+    if policy == "entropy":
+        return -np.sum(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny)), axis=-1)
+    if policy == "max_prob":
+        return np.asarray(probs.max(axis=-1))
+    top = np.partition(probs, -2, axis=-1)
+    return np.asarray(top[..., -1] - top[..., -2])
+
+
+def is_sure(scores: NDArray[np.float64], settings: ExitSettings) -> NDArray[np.bool_]:
+    """Whether each score passes the threshold: `entropy` leaves at <=, the others at >=."""
+    if settings.policy == "entropy":
+        return np.asarray(scores <= settings.threshold)
+    return np.asarray(scores >= settings.threshold)
+
+
+def judge(logits: Array, settings: ExitSettings) -> list[Verdict]:
+    """What an exit says of a batch.
+
+    Args:
+        logits: (batch, classes).
+        settings: the exit's policy, threshold and temperature.
+
+    Returns:
+        A `Verdict` a sample; its confidence is the largest calibrated probability.
+    """
+    probs = probabilities(logits, settings.temperature)
+    sure = is_sure(score(probs, settings.policy), settings)
+    index = probs.argmax(axis=-1)
+    return [
+        Verdict(int(i), float(p[i]), tuple(p.tolist()), bool(s)) for i, p, s in zip(index, probs, sure, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Data sets as numpy arrays, without TensorFlow: a device reads them too."""

@@ -1,0 +1,1 @@
+"""What runs a stage: LiteRT by default, Keras where its extra is installed."""

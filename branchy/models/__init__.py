@@ -1,0 +1,1 @@
+"""Models in Keras: zoo, branching, training, splitting, export (TensorFlow: here and in engines.keras only)."""

@@ -1,0 +1,1 @@
+"""CSV rows with the standard library; tables and plots with pandas, loaded only then."""

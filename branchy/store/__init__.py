@@ -1,0 +1,1 @@
+"""The bundle on disk: atomic write, digest, verify, load."""

@@ -1,0 +1,227 @@
+"""The contract of a transport.
+
+A `Link` is one side's brokers (the back or the front of a tier). It opens a request
+source, a reply inbox and senders. All of them report into one `Sink`, so that a tier
+has one queue of events and never polls two consumers in turn. Deliveries are settled
+by opaque tokens and replies go to opaque addresses: nothing above this package knows
+a topic's partition or an offset.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = Sequence[tuple[str, bytes]]
+Token = Hashable
+Address = Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a transport can do; the contract suite skips, by name, what it cannot.
+
+    Attributes:
+        append_time: deliveries have a true age.
+        admin: topics can be created with settings, and their limits read.
+        redelivers: what a killed consumer had not settled comes again.
+        replicas: several consumers of one queue share its messages.
+    """
+
+    append_time: bool
+    admin: bool
+    redelivers: bool
+    replicas: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Headers (in order, names may repeat) and body as they travel."""
+
+    headers: Headers
+    body: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of headers and body, before any compression of the link."""
+        return len(self.body) + sum(len(k) + len(v) for k, v in self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request as it arrived.
+
+    Attributes:
+        token: settles it; opaque.
+        age_s: how long it has been in the queue (0 where the transport has no append time).
+        reply_to: where its answer goes, None where it asks for none.
+        correlation: opaque bytes that pair the answer with this attempt.
+        fault: why the transport could not hand on a usable message (a body that cannot be
+            decompressed, a reply address that is not allowed); such a delivery goes to the dead letters.
+    """
+
+    token: Token
+    message: Message
+    age_s: float
+    reply_to: Address | None
+    correlation: bytes | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendError:
+    """Why a send failed; `permanent` when sending the same again cannot help."""
+
+    text: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Event: requests came."""
+
+    deliveries: Sequence[Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """Event: an answer came to this replica's reply address."""
+
+    correlation: bytes | None
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Event: the broker acknowledged the send of that tag (error None), or it failed."""
+
+    tag: Hashable
+    error: SendError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Event: these unsettled tokens now belong to another replica.
+
+    The transport waits for `done` (at most a second) before it gives them up, so that they can
+    still be answered; with `lost` they are gone already and nothing can be settled.
+    """
+
+    tokens: frozenset[Token]
+    done: threading.Event
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """Event: the brokers of a link became reachable, or went away (`detail` for a person)."""
+
+    link: str
+    up: bool
+    detail: str = ""
+
+
+TransportEvent = Arrived | Replied | Sent | Revoked | LinkState
+Sink = Callable[[TransportEvent], None]
+"""Takes an event, from any thread, and never blocks."""
+
+
+class RequestSource(Protocol):
+    """Consumes a queue of requests, shared with the other replicas of its group."""
+
+    def start(self) -> None:
+        """Join the group and deliver `Arrived` and `Revoked` events from now on; returns at once."""
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until this member has its share of the queue (it may be none); False on time-out."""
+
+    def settle(self, token: Token) -> None:
+        """This delivery is finished; unknown and repeated tokens are ignored. Thread-safe."""
+
+    def pause(self) -> None:
+        """Deliver nothing more until `resume`; what was fetched already may still come."""
+
+    def resume(self) -> None:
+        """Deliver again."""
+
+    def unsettled(self) -> int:
+        """How many deliveries are not settled yet."""
+
+    def close(self) -> None:
+        """Commit what is settled, leave the group, free everything; may be called twice."""
+
+
+class ReplyInbox(Protocol):
+    """Receives answers sent to one replica's (or device's) own address."""
+
+    @property
+    def address(self) -> Address:
+        """Put it into `Sender.send(reply_to=...)`; answers sent to it from now on are received."""
+
+    def close(self) -> None:
+        """Stop receiving; may be called twice."""
+
+
+class Sender(Protocol):
+    """Sends messages and reports each one's fate as a `Sent` event, exactly once a tag."""
+
+    def send(
+        self,
+        to: Address,
+        message: Message,
+        tag: Hashable,
+        *,
+        correlation: bytes | None = None,
+        reply_to: Address | None = None,
+    ) -> bool:
+        """Queue a message; False when the queue is full (backpressure: nothing was queued, no event follows)."""
+
+    def purge(self) -> None:
+        """Drop what has not reached a broker; each dropped send is reported as failed."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything queued is acknowledged; returns how many are not."""
+
+    def close(self) -> None:
+        """Free it without waiting; may be called twice."""
+
+
+class Link(Protocol):
+    """One side's brokers."""
+
+    capabilities: Capabilities
+
+    def queue(self, name: str) -> Address:
+        """The address of a queue by its topic name (`branchy.<cascade>.<tier>.requests`)."""
+
+    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
+        """See to it that these topics are there; returns the largest message in bytes each takes.
+
+        Raises:
+            BrokerUnavailableError: no broker answered in time.
+            TransportError: a topic is not there and cannot be made.
+        """
+
+    def requests(self, name: str, group: str, sink: Sink) -> RequestSource:
+        """A source of requests from a queue."""
+
+    def replies(self, name: str, replica: str, sink: Sink, timeout_s: float) -> ReplyInbox:
+        """An inbox for answers; returns only when it would miss none sent from now on.
+
+        Args:
+            name: the topic of answers.
+            replica: the replica's ordinal ("0", "1", ...) or any name; picks the partition.
+            sink: takes the `Replied` events.
+            timeout_s: how long to wait for the brokers.
+
+        Raises:
+            BrokerUnavailableError: no broker answered in time.
+        """
+
+    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:
+        """A sender; what is not acknowledged within `message_timeout_s` is reported as failed."""
+
+    def close(self) -> None:
+        """Free what the link itself holds; may be called twice."""
