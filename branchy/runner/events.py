@@ -1,0 +1,40 @@
+"""What makes each event unique: ids (RFC 9562), stamps (CloudEvents) and traces (W3C Trace Context)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from branchy.core.wire import Stamp
+
+_NS_IN_MS = 1_000_000
+
+
+def uuid7() -> str:
+    """A fresh UUID of version 7 (RFC 9562): Unix milliseconds, the fraction of the millisecond, 62 random bits.
+
+    The fraction (12 bits, section 6.2, method 3) keeps ids of one process in order to about 0.25 microseconds.
+    """
+    milliseconds, rest_ns = divmod(time.time_ns(), _NS_IN_MS)
+    fraction = (rest_ns << 12) // _NS_IN_MS
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(UUID(int=value))
+
+
+def new_traceparent() -> str:
+    """A new trace (W3C Trace Context, level 1): version 00, fresh trace and parent ids, sampled."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+class Stamper:
+    """Makes the stamps of one source; call it once an event. Safe to share between threads."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        """`ce_source`, a URI reference such as `/branchy/lenet/edge/0`."""
+
+    def __call__(self) -> Stamp:
+        """A stamp with a fresh id and the time now."""
+        return Stamp(id=uuid7(), source=self.source, time=datetime.now(UTC))
