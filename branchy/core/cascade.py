@@ -7,6 +7,7 @@ tensors; today each stage has one input and at most one successor.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -198,7 +199,7 @@ class CascadeSpec:
         stages = tuple(self.stage(n) for n in names)
         if not stages:
             raise UsageError("a tier needs at least one stage")
-        for a, b in zip(stages, stages[1:], strict=False):
+        for a, b in itertools.pairwise(stages):
             if a.successors != (b.name,):
                 raise UsageError(f"a tier's stages must be consecutive; {b.name} does not follow {a.name}")
         if stages[-1].logits is None:

@@ -1,0 +1,280 @@
+"""Settings: flag > environment `BRANCHY_*` > `branchy.toml` > default, resolved once into frozen typed objects.
+
+A command calls `load` with the flags that were given; nothing else in branchy reads the
+environment or a settings file.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict, SettingsError
+
+from branchy.errors import ConfigError
+
+DEFAULT_FILE = Path("branchy.toml")
+BROKER_FILE = Path(".branchy") / "broker.json"
+"""Where `branchy broker start` writes its address, and where clients look when no broker is named."""
+
+
+def _brokers(value: str) -> str:
+    for item in value.split(","):
+        host, colon, port = item.strip().rpartition(":")
+        if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("expected HOST:PORT[,HOST:PORT...]")
+    return value
+
+
+def _split(value: Any) -> Any:
+    return tuple(item.strip() for item in value.split(",")) if isinstance(value, str) else value
+
+
+Brokers = Annotated[str, AfterValidator(_brokers)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Names with commas between, or a list of them."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LinkSettings(_Frozen):
+    """One side's brokers and how to talk to them.
+
+    Attributes:
+        brokers: `HOST:PORT[,...]`; None takes what `branchy broker start` wrote on this machine.
+        security: Kafka's security protocol.
+        ca_file: certificate authority (PEM).
+        certificate_file: own certificate (PEM), for mutual TLS, with
+        key_file: its key (PEM).
+        sasl_mechanism: how to log in.
+        username: who logs in.
+        password: of that user; from the environment or
+        password_file: a file that holds nothing else.
+        group_protocol: Kafka's `classic` or `consumer` (KIP-848); None takes what fits the brokers.
+        compression: what librdkafka compresses request bodies with.
+        options: more of librdkafka's own settings, by its dotted names; they win.
+    """
+
+    brokers: Brokers | None = None
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    group_protocol: Literal["classic", "consumer"] | None = None
+    compression: Literal["none", "lz4", "zstd"] = "none"
+    options: Mapping[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sasl_is_whole(self) -> LinkSettings:
+        if self.security.startswith("SASL"):
+            missing = [n for n in ("sasl_mechanism", "username") if getattr(self, n) is None]
+            if self.password is None and self.password_file is None:
+                missing.append("password or password_file")
+            if missing:
+                raise ValueError(f"security {self.security} also needs {', '.join(missing)}")
+        return self
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix="BRANCHY_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+    )
+
+
+class ServeSettings(_Settings):
+    """What a tier needs to know.
+
+    Attributes:
+        bundle: the bundle's directory.
+        tier: the stages it runs, consecutive; or `full` for the whole model.
+        back: brokers towards the device.
+        front: brokers towards the cloud; left out, the same as the back.
+        cascade: name in the topics; None takes the bundle's.
+        replica: this replica's ordinal or name (picks its reply partition); replicas of a tier need different ones.
+        engine: what runs the stages.
+        threads: threads an engine may use for one batch.
+        batch_size: most samples in one batch.
+        pending: most requests that may wait for the front.
+        backlog: most requests that may wait to be computed, before the back queue is paused.
+        window_s: sliding window of the circuit breaker.
+        probe_s: how often an open breaker lets a request through.
+        way_back_ms: kept of each deadline for the answer's own way.
+    """
+
+    bundle: Path
+    tier: Names = Field(min_length=1)
+    back: LinkSettings = LinkSettings()
+    front: LinkSettings | None = None
+    cascade: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,80}$")
+    replica: str = "0"
+    engine: Literal["litert", "keras"] = "litert"
+    threads: int = Field(default=1, ge=1, le=256)
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    pending: int = Field(default=1024, ge=1)
+    backlog: int = Field(default=2048, ge=1)
+    window_s: float = Field(default=10.0, gt=0)
+    probe_s: float = Field(default=2.0, gt=0)
+    way_back_ms: float = Field(default=10.0, ge=0, le=10_000)
+
+
+class DeviceSettings(_Settings):
+    """What a device needs to know.
+
+    Attributes:
+        bundle: the bundle's directory (its digest, input and labels).
+        back: brokers of the tier it sends to.
+        tier: the tier it sends to; None takes the first stage's.
+        cascade: name in the topics; None takes the bundle's.
+        replica: this device's name (picks its reply partition).
+        deadline_ms: the budget each request carries.
+    """
+
+    bundle: Path
+    back: LinkSettings = LinkSettings()
+    tier: str | None = None
+    cascade: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,80}$")
+    replica: str = "device"
+    deadline_ms: float = Field(default=1000.0, gt=0, le=30_000)
+
+
+_S = TypeVar("_S", ServeSettings, DeviceSettings)
+_KINDS: dict[str, type[_Settings]] = {"serve": ServeSettings, "device": DeviceSettings}
+
+
+def load(kind: type[_S], flags: Mapping[str, Any], file: Path | None = None) -> _S:
+    """Resolve the settings of one command, once.
+
+    The file holds settings at its top (`bundle`, `[back]`, `[front]`, ...) for every command, and in
+    `[serve]` and `[device]` those of one.
+
+    Args:
+        kind: which settings.
+        flags: what was given on the command line, by setting name (links as nested mappings);
+            None stands for "not given".
+        file: the settings file; None reads `branchy.toml` where there is one.
+
+    Returns:
+        The settings, with brokers filled in from what `branchy broker start` wrote where none are named.
+
+    Raises:
+        ConfigError: the file cannot be read, or a value is wrong, missing or unknown; the message
+            names the setting, what was expected, and where the value came from.
+    """
+    if file is not None and not file.is_file():
+        raise ConfigError(f"settings file {file}: expected a TOML file, found none")
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    sources: dict[str, dict[str, Any]] = {
+        f"file {path}": _from_file(path, kind) if path else {},
+        "the environment": _from_environment(kind),
+        "the command line": _given(flags),
+    }
+    merged: dict[str, Any] = {}
+    for values in sources.values():
+        merged = _merge(merged, values)
+    try:
+        settings = kind(**merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e["loc"], e["msg"], sources) for e in error.errors())) from None
+    return _with_brokers(settings)
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    out = {k: _given(v) if isinstance(v, Mapping) else v for k, v in values.items() if v is not None}
+    return {k: v for k, v in out.items() if not (isinstance(v, dict) and not v)}
+
+
+def _from_environment(kind: type[_Settings]) -> dict[str, Any]:
+    try:
+        return EnvSettingsSource(kind)()
+    except SettingsError as error:
+        raise ConfigError(f"the environment: {error}") from None
+
+
+def _from_file(path: Path, kind: type[_Settings]) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"settings file {path}: expected TOML: {error}") from None
+    known = {name for k in _KINDS.values() for name in k.model_fields}
+    unknown = sorted(set(data) - known - set(_KINDS))
+    if unknown:
+        raise ConfigError(
+            f"settings file {path}: unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    own: dict[str, Any] = {}
+    for section, other in _KINDS.items():
+        values = data.pop(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"settings file {path}: [{section}] must be a table")
+        if other is kind:
+            own = values
+    return _merge({k: v for k, v in data.items() if k in kind.model_fields}, own)
+
+
+def _explain(loc: tuple[int | str, ...], message: str, sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line of a validation error: the setting, what was expected, what was found and where it came from."""
+    name = ".".join(str(part) for part in loc)
+    found = {origin: value for origin, values in sources.items() if (value := _at(values, loc)) is not None}
+    if found:
+        origin, value = list(found.items())[-1]
+        if isinstance(value, Mapping):  # a rule over several settings, which may come from several places
+            return f"setting {name} from {' and '.join(found)}: {message}"
+        return f"setting {name} from {origin}: {message}{'' if 'password' in name else f', got {value!r:.80}'}"
+    variable = "BRANCHY_" + "_".join(str(part) for part in loc).upper()
+    return f"setting {name}: {message}; give the flag, set {variable}, or write it into {DEFAULT_FILE}"
+
+
+def _at(values: Any, loc: tuple[int | str, ...]) -> Any:
+    for part in loc:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def _with_brokers(settings: _S) -> _S:
+    if settings.back.brokers is not None:
+        return settings
+    try:
+        address = json.loads(BROKER_FILE.read_text(encoding="utf-8"))["brokers"]
+    except FileNotFoundError:
+        raise ConfigError(
+            "no brokers named: give --back HOST:PORT, set BRANCHY_BACK_BROKERS, or start some on this machine "
+            "with: branchy broker start --embedded"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{BROKER_FILE}: expected what `branchy broker start` writes: {error!r}") from None
+    return settings.model_copy(update={"back": settings.back.model_copy(update={"brokers": address})})
