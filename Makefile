@@ -1,0 +1,47 @@
+# make test: format, lint, types, layers, tests.  make demo: the whole cascade on this machine.
+# PYTHON=... is the interpreter to make .venv with (change it after make clean); DATA=... the demo's data set.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHON ?=
+DATA ?= digits
+
+.DEFAULT_GOAL := help
+.PHONY: help test demo bench format clean
+
+help:
+	@echo "make test                  format check, lint, types, layers and every test"
+	@echo "make demo [DATA=digits]    train, serve and use a cascade on this machine, and kill its cloud"
+	@echo "make bench                 measure the runner's own work and print ratios"
+	@echo "make format                format the code and fix what the linter can fix"
+	@echo "make clean                 remove .venv and everything that tools have left behind"
+
+test: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+demo: $(INSTALLED)
+	$(BIN)/branchy demo --data $(DATA)
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find branchy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv that works is kept; it is made anew when it is half made, or its Python is gone or doesn't fit.
+$(INSTALLED): pyproject.toml constraints.txt
+	@sh tools/find_python.sh $(BIN)/python >/dev/null 2>&1 && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  python=$$(sh tools/find_python.sh $(PYTHON)) && echo "making $(VENV) with $$python" && \
+	  rm -rf $(VENV) && "$$python" -m venv $(VENV); }
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[images,train,dev]'
+	@touch $@
