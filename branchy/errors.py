@@ -57,6 +57,10 @@ class MissingExtraError(BranchyError):
         super().__init__(f"{what} needs an optional part; install it with: pip install 'branchy[{extra}]'")
 
 
+class ReportError(BranchyError):
+    """A results file holds something that branchy does not write; the message names file and line."""
+
+
 class TransportError(BranchyError):
     """A transport could not do what was asked of it."""
 
