@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -205,3 +205,91 @@ class CascadeSpec:
         if stages[-1].logits is None:
             raise UsageError(f"a tier must end in a stage with an exit; {stages[-1].name} has none")
         return stages
+
+
+def parse_thresholds(values: Sequence[str]) -> Mapping[str, float] | float | None:
+    """Thresholds as a person gives them: one number for every exit, or `STAGE=NUMBER` for each.
+
+    Args:
+        values: what followed each `--threshold`; one may hold several, with commas between.
+
+    Returns:
+        None when there are none.
+
+    Raises:
+        UsageError: neither form, both mixed, or a stage twice.
+    """
+    parts = [part.strip() for value in values for part in value.split(",")]
+    if not parts:
+        return None
+    by_stage: dict[str, float] = {}
+    for part in parts:
+        stage, equals, text = part.rpartition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number) or bool(equals) != bool(stage) or (len(parts) > 1 and not stage) or stage in by_stage:
+            raise UsageError(f"threshold: expected one number, or STAGE=NUMBER once a stage, got {', '.join(values)}")
+        by_stage[stage] = number
+    return by_stage.get("", by_stage)
+
+
+def override_exits(
+    spec: CascadeSpec,
+    fmt: FormatName | None,
+    *,
+    policy: PolicyName | None,
+    thresholds: Mapping[str, float] | float | None,
+) -> CascadeSpec:
+    """The cascade with other policies and thresholds; temperatures and accuracies stay.
+
+    Args:
+        spec: the cascade as it is.
+        fmt: the format whose exits are changed, None for all.
+        policy: for every exit; None keeps each exit's own.
+        thresholds: one for every exit, or by stage; a stage that is not named keeps its own.
+
+    Raises:
+        UsageError: a stage is not there or has no exit, a threshold is outside its policy's range,
+            or a policy is changed but not the threshold that was set for the old one.
+    """
+    if isinstance(thresholds, Mapping):
+        for name in thresholds:
+            if name == FULL or spec.stage(name).logits is None:
+                raise UsageError(f"threshold of stage {name}: only a stage with an early exit has one")
+    last = spec.stages[-1]
+    stages = []
+    for stage in spec.stages:
+        threshold = thresholds.get(stage.name) if isinstance(thresholds, Mapping) else thresholds
+        # The last stage always answers, so it needs no threshold of its own with another policy.
+        wanted = policy if stage is not last or threshold is not None else None
+        files = {
+            f: _overridden(stage, file, wanted, threshold, len(spec.labels)) if fmt in (None, f) else file
+            for f, file in stage.files.items()
+        }
+        stages.append(replace(stage, files=files))
+    return replace(spec, stages=tuple(stages))
+
+
+def _overridden(
+    stage: StageSpec, file: StageFile, policy: PolicyName | None, threshold: float | None, classes: int
+) -> StageFile:
+    old = file.exit
+    if old is None:
+        return file
+    if threshold is None and policy not in (None, old.policy):
+        raise UsageError(
+            f"stage {stage.name}: its threshold {old.threshold:g} was set for policy {old.policy}; "
+            f"give one for policy {policy} as well"
+        )
+    new = replace(
+        old,
+        policy=old.policy if policy is None else policy,
+        threshold=old.threshold if threshold is None else threshold,
+    )
+    try:
+        new.check(classes)
+    except UsageError as error:
+        raise UsageError(f"stage {stage.name}: {error}") from None
+    return replace(file, exit=new)

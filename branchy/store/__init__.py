@@ -1,1 +1,1 @@
-"""The bundle on disk: atomic write, digest, verify, load."""
+"""The bundle on disk: a trained cascade as a directory, written atomically and verified when it is loaded."""
