@@ -52,7 +52,7 @@ def score(probs: NDArray[np.float64], policy: PolicyName) -> NDArray[np.float64]
         (...,) scores.
     """
     if policy == "entropy":
-        return -np.sum(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny)), axis=-1)
+        return np.asarray(-np.sum(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny)), axis=-1))
     if policy == "max_prob":
         return np.asarray(probs.max(axis=-1))
     top = np.partition(probs, -2, axis=-1)

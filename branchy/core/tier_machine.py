@@ -1,0 +1,501 @@
+"""The tier as a state machine without I/O: events in, effects out.
+
+The caller tells what happened (`handle`), lets time pass (`advance`), carries out the
+effects, and wakes it again at `wakeup`. It owns every decision of a tier: who is
+sure, who goes up, who is answered here and why, and when a delivery may be settled.
+
+Each token it is given gets exactly one terminal effect: `SendAnswer`, `DeadLetter` or
+`Forget`; `Settle` follows once the broker has the first two. No entry outlives its deadline.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from branchy.core import tier_events as ev
+from branchy.core.cascade import Array, StageSpec
+from branchy.core.deadline import Deadline
+from branchy.core.jobs import Job, Key, WorkQueue
+from branchy.core.messages import Answer, EncodedSample, Hop, Reason
+from branchy.core.policies import Verdict, judge
+from branchy.core.tier_model import TierLimits, TierModel
+from branchy.core.way_up import WayUp
+from branchy.core.wire import check_tensor
+from branchy.errors import WireError
+
+
+class TierMachine:
+    """Decides for one replica of one tier.
+
+    Attributes:
+        counters: what happened so far, by word (`came`, `answer.confident`, `late`, ...).
+        way_up: the pending table, the breaker and the round-trip estimate.
+    """
+
+    def __init__(
+        self,
+        tier: str,
+        models: Sequence[TierModel],
+        limits: TierLimits,
+        correlation_prefix: bytes = b"",
+        workers: int = 1,
+    ) -> None:
+        self.tier = tier
+        self.counters: Counter[str] = Counter()
+        self.way_up = WayUp(limits.window_s, limits.probe_s, limits.pending, correlation_prefix)
+        self._models = {m.digest: m for m in models}
+        self._limits = limits
+        self._free_workers = workers
+        self._jobs: dict[Key, Job] = {}
+        self._by_token: dict[ev.Token, Job] = {}
+        self._unacknowledged: dict[ev.Token, ev.SendAnswer | ev.DeadLetter] = {}
+        self._queue = WorkQueue()
+        self._works: dict[int, list[Job]] = {}
+        self._timers: list[tuple[float, int, Job]] = []
+        self._numbers = count()
+        self._paused = False
+        self._back_full = False
+        self._draining = False
+        self._out: list[ev.Effect] = []
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            ev.Came: self._on_came,
+            ev.Malformed: self._on_malformed,
+            ev.Computed: self._on_computed,
+            ev.ForwardEncoded: self._on_forward_encoded,
+            ev.FrontAnswered: self._on_front_answered,
+            ev.ForwardFailed: self._on_forward_failed,
+            ev.Acknowledged: self._on_acknowledged,
+            ev.SendFailed: self._on_send_failed,
+            ev.TakenAway: self._on_taken_away,
+            ev.BackFull: self._on_back_full,
+            ev.Drain: self._on_drain,
+        }
+
+    # --- the caller's side ---------------------------------------------------------------------------------------
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
+        """Take one event; returns what is to be done because of it, in order."""
+        self._handlers[type(event)](event, now)
+        return self._take_effects()
+
+    def advance(self, now: float) -> list[ev.Effect]:
+        """Let time pass: due fallbacks and expiries, a batch where a worker is free, pause and resume."""
+        while self._timers and self._timers[0][0] <= now:
+            due, _, job = heapq.heappop(self._timers)
+            if job.phase == "done":
+                continue
+            if job.due > due:  # it came again, with more time
+                self._watch(job)
+            elif job.verdict is not None:
+                if job.phase == "pending":
+                    self._count_failure(job, now)
+                self._answer_here(job, "timeout", now)
+            else:
+                self._reject(job, "expired", "the deadline passed before it was computed", now)
+        self._submit()
+        self._hold_or_resume()
+        return self._take_effects()
+
+    def wakeup(self) -> float | None:
+        """When to call `advance` again if nothing happens before; None when nothing is due."""
+        while self._timers and self._timers[0][2].phase == "done":
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way and every answer and dead letter is acknowledged."""
+        return not self._by_token and not self._unacknowledged
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for the front."""
+        return len(self.way_up)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be computed."""
+        return len(self._queue)
+
+    def holds(self, token: ev.Token) -> bool:
+        """Whether this token's answer or dead letter is not acknowledged yet."""
+        return token in self._by_token or token in self._unacknowledged
+
+    # --- arrivals ------------------------------------------------------------------------------------------------
+
+    def _on_came(self, event: ev.Came, now: float) -> None:
+        self.counters["came"] += 1
+        if self._draining:
+            self._out.append(ev.Forget(event.token, superseded=False))
+            return
+        request = event.request
+        deadline = Deadline.of(now, request.budget_ms, event.age_s, self._limits.way_back_s)
+        model = self._models.get(request.model)
+        if model is None:
+            text = f"expected model {' or '.join(d[:12] for d in self._models)}, got {request.model[:12]}"
+            self._refuse(event, "digest", text)
+        elif deadline.expires <= now:
+            self._refuse(event, "expired", "the deadline had passed when it came")
+        elif model.last and now + self._queue.wait_s() > deadline.answer_by:
+            self._refuse(event, "overload", "this tier cannot answer it in time")
+        else:
+            self._accept(event, model, deadline, now)
+
+    def _accept(self, event: ev.Came, model: TierModel, deadline: Deadline, now: float) -> None:
+        request, first = event.request, model.stages[0]
+        if request.stage != first.name:
+            text = f"expected stage {first.name}, got {request.stage[:80]}"
+            self._on_malformed(_malformed(event, "stage", text), now)
+            return
+        sample: Array | EncodedSample
+        if not isinstance(request.payload, EncodedSample):
+            try:
+                sample = check_tensor(request.payload, first.inputs[0].tensor, first.input)
+            except WireError as error:
+                self._on_malformed(_malformed(event, error.code, str(error)), now)
+                return
+        elif first.inputs[0].stage is None:
+            sample = request.payload
+        else:
+            self._on_malformed(_malformed(event, "content-type", "only the first stage takes an image"), now)
+            return
+        job = self._jobs.get((event.reply_to, request.id, request.stage))
+        if job is not None:
+            self._replace(job, event, deadline)
+            return
+        job = Job(event, deadline, sample, now)
+        self._jobs[job.key] = self._by_token[job.token] = job
+        self._watch(job)
+        self._queue.push(job)
+
+    def _replace(self, job: Job, event: ev.Came, deadline: Deadline) -> None:
+        """The same request again (redelivered, or sent again): the newer delivery takes the older one's place."""
+        self.counters["again"] += 1
+        if job.token != event.token:
+            self._out.append(ev.Forget(job.token, superseded=True))
+            del self._by_token[job.token]
+            self._by_token[event.token] = job
+        job.token, job.correlation, job.deadline = event.token, event.correlation, deadline
+        self._watch(job)
+
+    def _on_malformed(self, event: ev.Malformed, now: float) -> None:
+        self.counters[f"malformed.{event.code}"] += 1
+        if event.reply_to is not None:
+            answer = self._answer(event.request or "", "error", "malformed", "", detail=f"{event.code}: {event.text}")
+            self._out.append(ev.SendAnswer(None, event.reply_to, event.correlation, answer, None))
+        self._dead_letter(event.token, event.code, event.text)
+
+    def _refuse(self, event: ev.Came, reason: Reason, text: str) -> None:
+        hop = Hop(self.tier, None, None, None, 0.0, 0.0, 0.0)
+        answer = self._answer(event.request.id, "rejected", reason, event.request.model, hop=hop, detail=text)
+        self._send(event.token, event.reply_to, event.correlation, answer, event.request.traceparent)
+
+    # --- computing -----------------------------------------------------------------------------------------------
+
+    def _submit(self) -> None:
+        while self._free_workers and (batch := self._queue.take(self._limits.batch_size)):
+            self._free_workers -= 1
+            work = next(self._numbers)
+            self._works[work] = batch
+            model = batch[0].request.model
+            stage = self._models[model].stages[batch[0].position]
+            self._out.append(ev.Submit(work, model, stage.name, [job.input for job in batch]))
+
+    def _on_computed(self, event: ev.Computed, now: float) -> None:
+        batch = self._works.pop(event.work)
+        self._free_workers += 1
+        self._queue.computed(len(batch), event.finished - event.started)
+        model = self._models[batch[0].request.model]
+        stage = model.stages[batch[0].position]
+        done = [job for i, job in enumerate(batch) if i not in event.failures]
+        verdicts = self._judge(stage, model, event.outputs, done)
+        for i, text in event.failures.items():
+            self._fail(batch[i], text, now)
+        for row, job in enumerate(done):
+            if job.phase != "computing":
+                continue  # expired, or taken away, while it was computed
+            if job.started is None:
+                job.started = event.started
+            job.compute_s += event.finished - event.started
+            if verdicts is not None:
+                verdict = verdicts[row]
+                if verdict is None:
+                    self._fail(job, f"stage {stage.name} gave logits that are not finite", now)
+                    continue
+                job.verdict, job.exit = verdict, stage.name
+            self._decide(job, model, stage, event.outputs, row, now)
+            if job.phase != "done":
+                self._watch(job)  # it has a prediction to fall back to now, in time for the way back
+
+    def _judge(
+        self, stage: StageSpec, model: TierModel, outputs: Mapping[str, Array], done: Sequence[Job]
+    ) -> list[Verdict | None] | None:
+        """A verdict a row, None for one whose logits are not finite; None for a stage without an exit."""
+        if stage.logits is None or not done:
+            return None
+        logits = outputs[stage.logits.name]
+        finite = np.isfinite(cast(Any, logits)).all(axis=-1)
+        verdicts = judge(np.where(finite[:, None], cast(Any, logits), 0.0), model.exits[stage.name])
+        return [v if ok else None for v, ok in zip(verdicts, finite, strict=True)]
+
+    def _decide(
+        self, job: Job, model: TierModel, stage: StageSpec, outputs: Mapping[str, Array], row: int, now: float
+    ) -> None:
+        """What becomes of a computed job: the next stage here, an answer, or the way up."""
+        if not stage.successors:
+            self._answer_here(job, "final", now)
+        elif job.verdict is not None and job.exit == stage.name and job.verdict.sure:
+            self._answer_here(job, "confident", now)
+        else:
+            activation = outputs[cast(Any, stage.activation).name][row]
+            if job.position + 1 == len(model.stages):
+                self._go_up(job, stage, activation, now)
+            elif self._draining and job.verdict is not None:
+                self._answer_here(job, "handover", now)
+            else:
+                job.position += 1
+                job.input = activation
+                self._queue.push(job)
+
+    # --- the way up ----------------------------------------------------------------------------------------------
+
+    def _go_up(self, job: Job, stage: StageSpec, activation: Array, now: float) -> None:
+        if self._draining:
+            self._answer_here(job, "handover", now)
+            return
+        if self.way_up.full:
+            self._answer_here(job, "overload", now)
+            return
+        budget_s = job.deadline.answer_by - now
+        ticket = self.way_up.admit(budget_s, now)
+        if ticket is None:
+            self._answer_here(job, "unreachable", now)
+            return
+        correlation = self.way_up.begin(job, ticket, now)
+        uplink, tensor = cast(Any, stage.uplink), cast(Any, stage.activation).name
+        request = replace(
+            job.request,
+            stage=stage.successors[0],
+            budget_ms=budget_s * 1e3,
+            payload={tensor: activation},
+            body_bytes=0,
+        )
+        self.counters["forwarded"] += 1
+        self._out.append(ev.Forward(correlation, request, uplink))
+
+    def _on_forward_encoded(self, event: ev.ForwardEncoded, now: float) -> None:
+        job = self.way_up.job(event.correlation)
+        if job is not None:
+            job.bytes_up = event.bytes_up
+
+    def _on_front_answered(self, event: ev.FrontAnswered, now: float) -> None:
+        job = self.way_up.job(event.correlation)
+        if job is None:
+            self.counters["late" if self.way_up.answered_late(event.correlation, now) else "stray"] += 1
+            return
+        self.way_up.answered(job, now)
+        answer = event.answer
+        if answer is not None and self._fits(answer, job):
+            self._finish(job, answer.behind(job.hop(self.tier, now)))
+        else:
+            self.counters[f"front.{answer.reason if answer else 'unreadable'}"] += 1
+            self._answer_here(job, "rejected", now)
+
+    def _fits(self, answer: Answer, job: Job) -> bool:
+        """Whether an answer is a prediction by the same model for the same request."""
+        labels = self._models[job.request.model].labels
+        return (
+            answer.status == "ok"
+            and answer.model == job.request.model
+            and answer.request == job.request.id
+            and answer.index is not None
+            and 0 <= answer.index < len(labels)
+        )
+
+    def _on_forward_failed(self, event: ev.ForwardFailed, now: float) -> None:
+        job = self.way_up.job(event.correlation)
+        if job is not None:
+            self._count_failure(job, now)
+            self._answer_here(job, "unreachable", now)
+
+    def _count_failure(self, job: Job, now: float) -> None:
+        was = self.way_up.breaker.state
+        self.way_up.failed(job, now)
+        if self.way_up.breaker.state != was:
+            self.counters["breaker.open"] += 1
+            self._out.append(ev.PurgeFront())
+
+    # --- answers -------------------------------------------------------------------------------------------------
+
+    def _answer_here(self, job: Job, reason: Reason, now: float) -> None:
+        """Answer from the tier's own last prediction."""
+        verdict = cast(Verdict, job.verdict)
+        answer = Answer(
+            request=job.request.id,
+            status="ok",
+            reason=reason,
+            tier=self.tier,
+            model=job.request.model,
+            label=self._models[job.request.model].labels[verdict.index],
+            index=verdict.index,
+            confidence=verdict.confidence,
+            probabilities=verdict.probabilities,
+            exit=job.exit,
+            hops=(job.hop(self.tier, now),),
+        )
+        self._finish(job, answer)
+
+    def _reject(self, job: Job, reason: Reason, text: str, now: float) -> None:
+        answer = self._answer(
+            job.request.id, "rejected", reason, job.request.model, hop=job.hop(self.tier, now), detail=text
+        )
+        self._finish(job, answer)
+
+    def _fail(self, job: Job, text: str, now: float) -> None:
+        """A stage could not be run on it: the prediction so far, or an error and the dead letters."""
+        if job.phase != "computing":
+            return
+        if job.verdict is not None:
+            self._answer_here(job, "failed", now)
+            return
+        self._drop(job)
+        answer = self._answer(job.request.id, "error", "failed", job.request.model, detail=text)
+        self._out.append(ev.SendAnswer(None, job.reply_to, job.correlation, answer, job.request.traceparent))
+        self._dead_letter(job.token, "failed", text)
+
+    def _answer(
+        self,
+        request: str,
+        status: Literal["rejected", "error"],
+        reason: Reason,
+        model: str,
+        *,
+        hop: Hop | None = None,
+        detail: str,
+    ) -> Answer:
+        """An answer without a label."""
+        self.counters[f"answer.{reason}"] += 1
+        return Answer(request, status, reason, self.tier, model, hops=(hop,) if hop else (), detail=detail)
+
+    def _finish(self, job: Job, answer: Answer) -> None:
+        if answer.status == "ok":
+            self.counters[f"answer.{answer.reason}" if answer.tier == self.tier else "answer.front"] += 1
+        self._drop(job)
+        self._send(job.token, job.reply_to, job.correlation, answer, job.request.traceparent)
+
+    def _drop(self, job: Job) -> None:
+        """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""
+        if job.phase == "waiting":
+            self._queue.discard()
+        elif job.phase == "pending":
+            self.way_up.end(job)
+        job.phase = "done"
+        del self._jobs[job.key]
+        del self._by_token[job.token]
+
+    # --- settling ------------------------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        token: ev.Token,
+        reply_to: ev.Address,
+        correlation: bytes | None,
+        answer: Answer,
+        traceparent: str | None,
+    ) -> None:
+        effect = ev.SendAnswer(token, reply_to, correlation, answer, traceparent)
+        self._unacknowledged[token] = effect
+        self._out.append(effect)
+
+    def _dead_letter(self, token: ev.Token, code: str, text: str) -> None:
+        self.counters["dead"] += 1
+        effect = ev.DeadLetter(token, code, text)
+        self._unacknowledged[token] = effect
+        self._out.append(effect)
+
+    def _on_acknowledged(self, event: ev.Acknowledged, now: float) -> None:
+        if self._unacknowledged.pop(event.token, None) is not None:
+            self._out.append(ev.Settle(event.token))
+
+    def _on_send_failed(self, event: ev.SendFailed, now: float) -> None:
+        """Send again what may still arrive; what cannot is settled, counted and never blocks the rest."""
+        effect = self._unacknowledged.get(event.token)
+        if effect is None:
+            return
+        self.counters["send.failed"] += 1
+        if not event.permanent:
+            self._out.append(effect)
+            return
+        self.counters["undeliverable"] += 1
+        del self._unacknowledged[event.token]
+        self._out.append(ev.Settle(event.token))
+
+    # --- hand-over -----------------------------------------------------------------------------------------------
+
+    def _on_taken_away(self, event: ev.TakenAway, now: float) -> None:
+        for token in event.tokens:
+            job = self._by_token.get(token)
+            if job is None:
+                if event.lost:
+                    self._unacknowledged.pop(token, None)
+            elif job.verdict is not None and not event.lost:
+                self._answer_here(job, "handover", now)
+            else:
+                self._drop(job)
+                self._out.append(ev.Forget(token, superseded=False))
+
+    def _on_drain(self, event: ev.Drain, now: float) -> None:
+        self._draining = True
+        for job in list(self._by_token.values()):
+            if job.verdict is not None and job.phase != "computing":
+                self._answer_here(job, "handover", now)
+            elif job.phase == "waiting":
+                self._drop(job)
+                self._out.append(ev.Forget(job.token, superseded=False))
+        self._out.append(ev.PurgeFront())
+
+    # --- backpressure --------------------------------------------------------------------------------------------
+
+    def _on_back_full(self, event: ev.BackFull, now: float) -> None:
+        self._back_full = event.full
+
+    def _hold_or_resume(self) -> None:
+        unsettled = len(self._by_token) + len(self._unacknowledged)
+        if self._paused:
+            low = len(self._queue) <= self._limits.backlog // 2 and unsettled <= self._limits.unsettled // 2
+            if low and not self._back_full and not self._draining:
+                self._paused = False
+                self._out.append(ev.Resume())
+        elif (
+            self._draining
+            or self._back_full
+            or len(self._queue) >= self._limits.backlog
+            or unsettled >= self._limits.unsettled
+        ):
+            self._paused = True
+            self.counters["paused"] += 1
+            self._out.append(ev.Pause())
+
+    # --- small things --------------------------------------------------------------------------------------------
+
+    def _watch(self, job: Job) -> None:
+        """Look at the job again when it is due; timers of jobs that are done are swept out before they pile up."""
+        if len(self._timers) > 4 * len(self._by_token) + 1024:
+            self._timers = [timer for timer in self._timers if timer[2].phase != "done"]
+            heapq.heapify(self._timers)
+        heapq.heappush(self._timers, (job.due, next(self._numbers), job))
+
+    def _take_effects(self) -> list[ev.Effect]:
+        out, self._out = self._out, []
+        return out
+
+
+def _malformed(event: ev.Came, code: str, text: str) -> ev.Malformed:
+    return ev.Malformed(event.token, event.request.id, event.reply_to, event.correlation, code, text)

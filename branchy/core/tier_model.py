@@ -1,0 +1,46 @@
+"""What a tier runs and within which bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from branchy.core.cascade import ExitSettings, StageSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TierModel:
+    """What a tier runs of one bundle: its consecutive stages with their exits' settings."""
+
+    digest: str
+    labels: tuple[str, ...]
+    stages: tuple[StageSpec, ...]
+    exits: Mapping[str, ExitSettings]
+
+    @property
+    def last(self) -> bool:
+        """Whether there is nothing further up."""
+        return not self.stages[-1].successors
+
+
+@dataclass(frozen=True, slots=True)
+class TierLimits:
+    """Every bound of a tier.
+
+    Attributes:
+        batch_size: most samples in one batch.
+        pending: most requests that wait for the front.
+        backlog: requests waiting to be computed at which the source is paused; resumed at half.
+        unsettled: deliveries not settled at which the source is paused; resumed at half.
+        way_back_s: kept of each deadline for the answer's own way.
+        window_s: sliding window of the breaker.
+        probe_s: how often an open breaker lets a request through.
+    """
+
+    batch_size: int = 32
+    pending: int = 1024
+    backlog: int = 2048
+    unsettled: int = 8192
+    way_back_s: float = 0.010
+    window_s: float = 10.0
+    probe_s: float = 2.0
