@@ -24,7 +24,7 @@ Golden = Mapping[str, tuple[Array, Array]]
 
 
 def check_target(target: Path, *, overwrite: bool = False) -> None:
-    """See to it, before the work, that a bundle can be written there; changes nothing.
+    """See to it, before the work, that a bundle can be written there; leaves nothing behind.
 
     Raises:
         UsageError: something is there already that may not be replaced, or the place cannot be written.
@@ -36,8 +36,10 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
         if not overwrite:
             raise UsageError(f"{target} is there already; name another place, or pass --overwrite")
     parent = next(folder for folder in target.parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to {target}: {parent} is not a directory that this user may write to")
+    try:
+        tempfile.TemporaryDirectory(prefix=".branchy.", dir=parent).cleanup()
+    except OSError as error:
+        raise UsageError(f"cannot write to {target}: {error.strerror}; name another place") from None
 
 
 def write_bundle(
@@ -64,10 +66,18 @@ def write_bundle(
 
     Raises:
         UsageError: the target cannot be written (see `check_target`).
-        BundleError: what was filled in does not make a bundle that can be loaded.
+        BundleError: the disk is full or the like, or what was filled in does not make a bundle that can be loaded.
     """
     target = target.resolve()
     check_target(target, overwrite=overwrite)
+    try:
+        _write(target, fill, training, splits, golden)
+    except OSError as error:
+        raise BundleError(f"cannot write bundle {target}: {error}") from None
+    return Bundle.load(target)
+
+
+def _write(target: Path, fill: Fill, training: TrainingInfo, splits: Mapping[str, Split], golden: Golden) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as scratch:
         partial = Path(scratch) / target.name
@@ -78,7 +88,6 @@ def write_bundle(
         Bundle.load(partial)
         _sync(partial)
         _swap(partial, target, Path(scratch) / "replaced")
-    return Bundle.load(target)
 
 
 def _swap(partial: Path, target: Path, replaced: Path) -> None:
