@@ -70,8 +70,12 @@ class BrokerUnavailableError(TransportError):
 
 
 class WireError(BranchyError):
-    """A message is malformed; `code` is a short, stable word for the dead-letter header."""
+    """A message is malformed; `code` is a short, stable word for the dead-letter header.
+
+    The text quotes what came from outside, so it is kept short and on one line.
+    """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        one_line = message.replace("\r", " ").replace("\n", " ")
+        super().__init__(one_line if len(one_line) <= 300 else one_line[:299] + "…")
         self.code = code

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import safetensors
@@ -32,11 +33,17 @@ MAX_HEADER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_BUDGET_MS = 30_000.0
 DEFAULT_BUDGET_MS = 1_000.0
+MAX_TENSORS_HEAD_BYTES = 64 * 1024
+"""Of the JSON in front of a safetensors body; a stage takes one tensor, its head has some 200 bytes."""
 
 SCALE, OFFSET = ".scale", ".offset"
 """Suffixes of the two one-value tensors that go with a uint8 tensor: value = offset + scale * q."""
 
 Headers = Sequence[tuple[str, bytes]]
+
+T = TypeVar("T")
+_DTYPES = get_args(DType)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +67,40 @@ def encode_tensors(tensors: Mapping[str, Array], dtype: DType | None = None) -> 
             brings `NAME.scale` and `NAME.offset` along. None keeps each array's own.
 
     Raises:
-        WireError: `not-finite` when a float array holds NaN or infinity, or overflows float16.
+        WireError: `not-finite` when a float array holds NaN or infinity, or overflows what it travels
+            in; `dtype` for one that does not travel.
     """
     out: dict[str, Array] = {}
     for name, array in tensors.items():
-        if dtype is None or array.dtype == np.uint8:
-            out[name] = np.ascontiguousarray(array)
-        elif dtype == "uint8":
+        if dtype == "uint8" and array.dtype != np.uint8:
             out.update(_quantise(name, array))
-        else:
-            with np.errstate(over="ignore"):
-                out[name] = np.ascontiguousarray(array, dtype=dtype)
-        if out[name].dtype != np.uint8:
-            _check_finite(name, out[name])
+            continue
+        with np.errstate(over="ignore"):
+            out[name] = np.asarray(array, dtype=None if array.dtype == np.uint8 else dtype, order="C")
+        _check_values(name, out[name])
     return bytes(safetensors.numpy.save(cast(dict[str, Any], out)))
 
 
 def _quantise(name: str, array: Array) -> dict[str, Array]:
-    values = np.asarray(array, dtype=np.float32)
-    _check_finite(name, values)
-    low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
-    scale = (high - low) / 255.0 if values.size and high > low else 0.0
-    q = np.rint((values - np.float32(low)) / scale) if scale > 0 else np.zeros_like(values)
+    with np.errstate(over="ignore"):
+        values = np.asarray(array, dtype=np.float32, order="C")
+    _check_values(name, values)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    scale = np.float32((high - low) / 255.0)  # what travels; 0 where all values are (all but) the same
+    # In float64: the range of a float32 array can be wider than float32 itself.
+    q = np.rint((values - np.float64(low)) / np.float64(scale or 1.0))
     return {
-        name: np.clip(q, 0, 255).astype(np.uint8),
+        name: np.asarray(q.clip(0, 255), dtype=np.uint8),
         name + SCALE: np.asarray([scale], dtype=np.float32),
-        name + OFFSET: np.asarray([low if values.size else 0.0], dtype=np.float32),
+        name + OFFSET: np.asarray([low], dtype=np.float32),
     }
 
 
-def _check_finite(name: str, array: Array) -> None:
-    if not np.isfinite(cast(Any, array)).all():
-        raise WireError("not-finite", f"tensor {name} holds NaN or infinite values")
+def _check_values(name: str, array: Array) -> None:
+    if array.dtype.name not in _DTYPES:
+        raise WireError("dtype", f"tensor {name!r}: expected {', '.join(_DTYPES)}, got {array.dtype}")
+    if array.dtype != np.uint8 and not np.isfinite(cast(Any, array)).all():
+        raise WireError("not-finite", f"tensor {name!r} holds NaN or infinite values")
 
 
 def decode_tensors(body: bytes) -> dict[str, Array]:
@@ -99,28 +108,33 @@ def decode_tensors(body: bytes) -> dict[str, Array]:
 
     Raises:
         WireError: `body` for anything that is not safetensors; `dtype` for a dtype that branchy
-            does not send; `not-finite`.
+            does not send; `not-finite`, also when scale and offset make it so; `shape` or `tensor`
+            when an affine tensor's scale or offset is not one value, or not there.
     """
+    head_bytes = int.from_bytes(body[:8], "little")
+    if head_bytes > MAX_TENSORS_HEAD_BYTES:
+        raise WireError("body", f"expected a safetensors head of at most {MAX_TENSORS_HEAD_BYTES} bytes")
     try:
-        raw = safetensors.numpy.load(body)
+        raw: dict[str, Array] = safetensors.numpy.load(body)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise WireError("body", f"expected a safetensors body, got {len(body)} bytes that are not: {error}") from None
-    out: dict[str, Array] = {}
     for name, array in raw.items():
-        if str(array.dtype) not in get_args(DType):
-            raise WireError("dtype", f"tensor {name}: expected float32, float16 or uint8, got {array.dtype}")
-        if array.dtype != np.uint8:
-            _check_finite(name, array)
-    for name, array in raw.items():
-        if name.endswith((SCALE, OFFSET)) and name.rpartition(".")[0] in raw:
-            continue
-        scale, offset = raw.get(name + SCALE), raw.get(name + OFFSET)
-        if array.dtype == np.uint8 and scale is not None and offset is not None:
-            if scale.size != 1 or offset.size != 1:
-                raise WireError("shape", f"tensor {name}: scale and offset must be one value each")
-            out[name] = np.float32(offset.flat[0]) + np.float32(scale.flat[0]) * array.astype(np.float32)
-        else:
-            out[name] = array
+        _check_values(name, array)
+    affine = {n for n in raw if raw[n].dtype == np.uint8 and (n + SCALE in raw or n + OFFSET in raw)}
+    settings = {n + suffix for n in affine for suffix in (SCALE, OFFSET)}
+    return {n: _dequantise(n, raw) if n in affine else raw[n] for n in raw if n not in settings}
+
+
+def _dequantise(name: str, raw: Mapping[str, Array]) -> Array:
+    for needed in (name + SCALE, name + OFFSET):
+        if needed not in raw:
+            raise WireError("tensor", f"tensor {name!r}: expected {needed!r} with it, got none")
+        if raw[needed].size != 1:
+            raise WireError("shape", f"tensor {needed!r}: expected one value, got shape {raw[needed].shape}")
+    scale, offset = (float(raw[name + suffix].flat[0]) for suffix in (SCALE, OFFSET))
+    with np.errstate(over="ignore"):
+        out = np.asarray(offset + scale * raw[name].astype(np.float64), dtype=np.float32)
+    _check_values(name, out)
     return out
 
 
@@ -130,19 +144,24 @@ def check_tensor(payload: Mapping[str, Array], name: str, spec: TensorSpec) -> A
     Args:
         payload: tensors by name.
         name: the tensor's name on the wire (the source's).
-        spec: the stage's input; float16 and float32 are taken for float32, uint8 only for uint8.
+        spec: the stage's input; float16 and float32 are taken for each other, uint8 only for uint8.
 
     Raises:
-        WireError: `tensor` when it is not there, `shape`, `dtype`.
+        WireError: `tensor` when it is not there, `shape`, `dtype`, `not-finite`.
     """
     if name not in payload:
-        raise WireError("tensor", f"expected a tensor '{name}', got {sorted(payload) or 'none'}")
+        raise WireError("tensor", f"expected a tensor {name!r}, got {sorted(payload) or 'none'}")
     array = payload[name]
     if array.shape != spec.shape:
-        raise WireError("shape", f"tensor {name}: expected shape {spec.shape}, got {array.shape}")
+        raise WireError("shape", f"tensor {name!r}: expected shape {spec.shape}, got {array.shape}")
     if (array.dtype == np.uint8) != (spec.dtype == "uint8"):
-        raise WireError("dtype", f"tensor {name}: expected {spec.dtype}, got {array.dtype}")
-    return array if array.dtype == spec.dtype else array.astype(spec.dtype)
+        raise WireError("dtype", f"tensor {name!r}: expected {spec.dtype}, got {array.dtype}")
+    if array.dtype == spec.dtype:
+        return array
+    with np.errstate(over="ignore"):
+        array = array.astype(spec.dtype)
+    _check_values(name, array)
+    return array
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
@@ -173,7 +192,7 @@ def _read_headers(headers: Headers) -> dict[str, str]:
             try:
                 out.setdefault(name, raw.decode("utf-8"))
             except UnicodeDecodeError:
-                raise WireError("headers", f"header {name} is not UTF-8") from None
+                raise WireError("headers", f"header {name!r} is not UTF-8") from None
     return out
 
 
@@ -247,7 +266,7 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, fal
         stage=h.get("branchy-stage", stage),
         budget_ms=_read_budget(h.get("branchy-budget-ms")),
         payload=payload,
-        traceparent=h.get("traceparent"),
+        traceparent=trace if _TRACEPARENT.fullmatch(trace := h.get("traceparent", "")) else None,
         body_bytes=len(body),
     )
 
@@ -277,15 +296,13 @@ def _decode_json(body: bytes) -> dict[str, Array]:
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError) as error:
-            raise WireError("body", f"tensor {name}: expected a regular nested list of numbers: {error}") from None
+            raise WireError("body", f"tensor {name!r}: expected a regular nested list of numbers: {error}") from None
         if array.dtype.kind not in "iuf":
-            raise WireError("body", f"tensor {name}: expected a regular nested list of numbers")
-        if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
-            out[name] = array.astype(np.uint8)
-        else:
-            with np.errstate(over="ignore"):
-                out[name] = array.astype(np.float32)
-            _check_finite(name, out[name])
+            raise WireError("body", f"tensor {name!r}: expected a regular nested list of numbers")
+        is_byte = array.dtype.kind in "iu" and array.size > 0 and array.min() >= 0 and array.max() <= 255
+        with np.errstate(over="ignore"):
+            out[name] = array.astype(np.uint8 if is_byte else np.float32)
+        _check_values(name, out[name])
     return out
 
 
@@ -300,7 +317,13 @@ def encode_answer(
     headers += [("branchy-request", answer.request.encode()), ("branchy-model", answer.model.encode())]
     if traceparent:
         headers.append(("traceparent", traceparent.encode()))
-    return headers, json.dumps(asdict(answer), separators=(",", ":"), allow_nan=False).encode()
+    fields = _fields(answer) | {"hops": [_fields(hop) for hop in answer.hops]}
+    return headers, json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _fields(record: Answer | Hop) -> dict[str, Any]:
+    """The fields of a record; `dataclasses.asdict` takes five times as long."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def decode_answer(headers: Headers, body: bytes) -> Answer:
@@ -324,44 +347,63 @@ def decode_answer(headers: Headers, body: bytes) -> Answer:
 def _answer_from(data: dict[str, Any]) -> Answer:
     if data["status"] not in get_args(Status) or data["reason"] not in get_args(Reason):
         raise ValueError(f"unknown status or reason: {data['status']!r:.40}, {data['reason']!r:.40}")
-    index, confidence = data.get("index"), data.get("confidence")
-    if data["status"] == "ok" and (data.get("label") is None or index is None or confidence is None):
-        raise ValueError("status ok needs label, index and confidence")
-    return Answer(
-        request=str(data["request"]),
+    answer = Answer(
+        request=_text(data["request"]),
         status=data["status"],
         reason=data["reason"],
-        tier=str(data["tier"]),
-        model=str(data["model"]),
-        label=_optional(str, data.get("label")),
-        index=_optional(int, index),
-        confidence=_optional(_finite, confidence),
-        probabilities=tuple(_finite(p) for p in data.get("probabilities", ())),
-        exit=_optional(str, data.get("exit")),
+        tier=_text(data["tier"]),
+        model=_text(data["model"]),
+        label=_optional(_text, data.get("label")),
+        index=_optional(_whole, data.get("index")),
+        confidence=_optional(_share, data.get("confidence")),
+        probabilities=tuple(_share(p) for p in data.get("probabilities", ())),
+        exit=_optional(_text, data.get("exit")),
         hops=tuple(_hop_from(hop) for hop in data.get("hops", ())),
-        detail=_optional(str, data.get("detail")),
+        detail=_optional(_text, data.get("detail")),
     )
+    known = [field is not None for field in (answer.label, answer.index, answer.confidence)]
+    if not all(known) if answer.status == "ok" else any(known):
+        raise ValueError("label, index and confidence go with status ok, and only with it")
+    return answer
 
 
 def _hop_from(data: dict[str, Any]) -> Hop:
     return Hop(
-        tier=str(data["tier"]),
-        exit=_optional(str, data.get("exit")),
-        index=_optional(int, data.get("index")),
-        confidence=_optional(_finite, data.get("confidence")),
-        queue_ms=_finite(data["queue_ms"]),
-        compute_ms=_finite(data["compute_ms"]),
-        total_ms=_finite(data["total_ms"]),
-        bytes_up=int(data.get("bytes_up", 0)),
+        tier=_text(data["tier"]),
+        exit=_optional(_text, data.get("exit")),
+        index=_optional(_whole, data.get("index")),
+        confidence=_optional(_share, data.get("confidence")),
+        queue_ms=_amount(data["queue_ms"]),
+        compute_ms=_amount(data["compute_ms"]),
+        total_ms=_amount(data["total_ms"]),
+        bytes_up=_whole(data.get("bytes_up", 0)),
     )
 
 
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"expected a finite number, got {value!r:.40}")
-    return number
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r:.40}")
+    value.encode()  # JSON can spell half a surrogate pair, which no header can carry on
+    return value
 
 
-def _optional(kind: Any, value: Any) -> Any:
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected a whole number from 0 up, got {value!r:.40}")
+    return value
+
+
+def _amount(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(f"expected a number from 0 up, got {value!r:.40}")
+    return float(value)
+
+
+def _share(value: Any) -> float:
+    if not 0 <= (share := _amount(value)) <= 1:
+        raise ValueError(f"expected a share in 0..1, got {value!r:.40}")
+    return share
+
+
+def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
     return None if value is None else kind(value)
