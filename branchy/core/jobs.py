@@ -74,6 +74,11 @@ class Job:
         return (self.reply_to, self.request.id, self.request.stage)
 
     @property
+    def ended(self) -> bool:
+        """Whether it was answered, dead-lettered or forgotten: what still refers to it lets it go."""
+        return self.phase == "done"
+
+    @property
     def due(self) -> float:
         """When it must end: with a prediction to fall back to, in time for the way back."""
         return self.deadline.expires if self.verdict is None else self.deadline.answer_by

@@ -89,7 +89,7 @@ class TierMachine:
         """Let time pass: due fallbacks and expiries, a batch where a worker is free, pause and resume."""
         while self._timers and self._timers[0][0] <= now:
             due, _, job = heapq.heappop(self._timers)
-            if job.phase == "done":
+            if job.ended:
                 continue
             if job.due > due:  # it came again, with more time
                 self._watch(job)
@@ -105,7 +105,7 @@ class TierMachine:
 
     def wakeup(self) -> float | None:
         """When to call `advance` again if nothing happens before; None when nothing is due."""
-        while self._timers and self._timers[0][2].phase == "done":
+        while self._timers and self._timers[0][2].ended:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
@@ -231,7 +231,7 @@ class TierMachine:
                     continue
                 job.verdict, job.exit = verdict, stage.name
             self._decide(job, model, stage, event.outputs, row, now)
-            if job.phase != "done":
+            if not job.ended:
                 self._watch(job)  # it has a prediction to fall back to now, in time for the way back
 
     def _judge(
@@ -488,7 +488,7 @@ class TierMachine:
     def _watch(self, job: Job) -> None:
         """Look at the job again when it is due; timers of jobs that are done are swept out before they pile up."""
         if len(self._timers) > 4 * len(self._by_token) + 1024:
-            self._timers = [timer for timer in self._timers if timer[2].phase != "done"]
+            self._timers = [timer for timer in self._timers if not timer[2].ended]
             heapq.heapify(self._timers)
         heapq.heappush(self._timers, (job.due, next(self._numbers), job))
 

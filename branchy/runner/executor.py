@@ -1,0 +1,84 @@
+"""Runs batches on a thread of its own, so that a slow model never holds up a tier's decisions."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+
+import numpy as np
+
+from branchy.core.cascade import Array
+from branchy.core.messages import EncodedSample
+from branchy.core.tier_events import Computed, Submit
+from branchy.engines.base import Engine
+from branchy.errors import BranchyError, DatasetError
+
+log = logging.getLogger(__name__)
+
+Decode = Callable[[EncodedSample], Array]
+
+
+class Executor:
+    """One worker thread for the stages of a tier.
+
+    Args:
+        engines: by (digest, stage); used by the worker's thread alone from now on, closed with it.
+        decode: an encoded sample to what the first stage takes; raises `DatasetError`.
+        report: takes each `Computed`, called on the worker's thread.
+        clock: monotonic, in seconds; the tier machine's own.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[tuple[str, str], Engine],
+        decode: Decode,
+        report: Callable[[Computed], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engines = engines
+        self._decode = decode
+        self._report = report
+        self._clock = clock
+        self._work: SimpleQueue[Submit | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="executor", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Submit) -> None:
+        """Run a batch; `Computed` is reported when it is done, whatever becomes of it."""
+        self._work.put(work)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Finish the batch at hand and free the engines; may be called twice."""
+        self._work.put(None)
+        self._thread.join(timeout_s)
+
+    def _loop(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._report(self._run(work))
+        for engine in self._engines.values():
+            engine.close()
+
+    def _run(self, work: Submit) -> Computed:
+        started = self._clock()
+        inputs, failures = self._inputs(work)
+        outputs: Mapping[str, Array] = {}
+        if inputs:
+            try:
+                outputs = self._engines[work.model, work.stage].run(np.stack(inputs))
+            except Exception as error:  # whatever a model raises fails its batch, never the tier
+                if not isinstance(error, BranchyError):
+                    log.exception("stage %s failed on a batch of %d", work.stage, len(inputs))
+                failures = dict.fromkeys(range(len(work.inputs)), f"stage {work.stage} failed: {error}")
+        return Computed(work.work, outputs, started, self._clock(), failures)
+
+    def _inputs(self, work: Submit) -> tuple[list[Array], dict[int, str]]:
+        inputs, failures = [], {}
+        for i, item in enumerate(work.inputs):
+            try:
+                inputs.append(self._decode(item) if isinstance(item, EncodedSample) else item)
+            except DatasetError as error:
+                failures[i] = str(error)
+        return inputs, failures

@@ -1,0 +1,273 @@
+"""`branchy serve`: load a bundle, check it, open both sides' links, and run the tier until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar, cast
+
+import numpy as np
+
+from branchy.config import LinkSettings, ServeSettings
+from branchy.core import topics
+from branchy.core.cascade import Array, CascadeSpec, FormatName, PolicyName, StageSpec, override_exits
+from branchy.core.messages import EncodedSample
+from branchy.core.tier_model import TierLimits, TierModel
+from branchy.datasets import images
+from branchy.engines import open_engine
+from branchy.engines.base import Engine
+from branchy.errors import BranchyError, BrokerUnavailableError, BundleError, EngineError, TransportError
+from branchy.runner.executor import Executor
+from branchy.runner.tier import Back, Front, Tier
+from branchy.store.bundle import Bundle
+from branchy.transport.base import Link, Sink
+
+log = logging.getLogger(__name__)
+
+BROKER_WAIT_S = 5.0
+"""How long one attempt at a broker takes; a tier tries again until it is told to stop."""
+BACK_MESSAGE_TIMEOUT_S = 60.0
+FRONT_MESSAGE_TIMEOUT_S = 30.0
+SEND_QUEUE = 10_000
+HEADER_ROOM_BYTES = 4096
+"""Room for headers and the tensors' own, when a payload is held against a broker's limit."""
+GOLDEN_TOLERANCE = 1e-3
+
+OpenLink = Callable[[LinkSettings, str], Link]
+T = TypeVar("T")
+
+
+class StoppedError(BranchyError):
+    """The tier was told to stop before it was ready."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A tier's part of a bundle, ready to run: its decisions' data, its engines, and the whole cascade."""
+
+    spec: CascadeSpec
+    model: TierModel
+    engines: Mapping[tuple[str, str], Engine]
+
+
+def load_tier(
+    bundle: Bundle,
+    names: tuple[str, ...],
+    engine: FormatName = "litert",
+    threads: int = 1,
+    policy: PolicyName | None = None,
+    thresholds: Mapping[str, float] | float | None = None,
+) -> Loaded:
+    """Open the engines of a tier's stages and hold each against the bundle's golden inputs.
+
+    Raises:
+        UsageError: a stage that the bundle has not, stages that are not consecutive, or a threshold
+            outside its policy's range.
+        BundleError: a stage is not exported in that format, or its uplink is not supported yet.
+        EngineError: an engine cannot be opened, or gives other logits than it gave at training.
+    """
+    spec = override_exits(bundle.spec, engine, policy=policy, thresholds=thresholds)
+    stages = spec.tier(names)
+    exits = {s.name: settings for s in stages if (settings := s.exit_settings(engine)) is not None}
+    for stage in stages:
+        if stage.uplink is not None and stage.uplink.kind != "activation":
+            raise BundleError(
+                f"stage {stage.name}: only the uplink 'activation' can be served, got {stage.uplink.kind!r}"
+            )
+    engines: dict[tuple[str, str], Engine] = {}
+    try:
+        for stage in stages:
+            opened = open_engine(stage, bundle.file(stage, engine), engine, threads)
+            engines[bundle.digest, stage.name] = opened
+            if stage.logits is not None:
+                _check_golden(opened, stage, *bundle.golden(stage.name))
+    except BaseException:
+        for opened in engines.values():
+            opened.close()
+        raise
+    return Loaded(spec, TierModel(bundle.digest, spec.labels, stages, exits), engines)
+
+
+def _check_golden(engine: Engine, stage: StageSpec, inputs: Array, expected: Array) -> None:
+    logits = engine.run(inputs)[stage.logits.name if stage.logits else ""]
+    if not np.allclose(logits, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):  # type: ignore[arg-type]
+        off = float(np.max(np.abs(np.asarray(logits, np.float64) - np.asarray(expected, np.float64))))
+        raise EngineError(
+            f"stage {stage.name}: its golden inputs give logits that are off by {off:.3g} on this machine; "
+            "expected those of training; export the bundle again or use another engine"
+        )
+
+
+def serve(
+    settings: ServeSettings,
+    open_link: OpenLink,
+    *,
+    policy: PolicyName | None = None,
+    thresholds: Mapping[str, float] | float | None = None,
+    ready_file: Path | None = None,
+) -> None:
+    """Run one tier until SIGTERM or SIGINT, then settle what is under way.
+
+    Args:
+        settings: which tier, of what, between which brokers.
+        open_link: how a side's brokers are reached.
+        policy: exit policy instead of the bundle's.
+        thresholds: thresholds instead of the bundle's, for every exit or by stage.
+        ready_file: written, with this process' id, when requests sent from then on are taken.
+
+    Raises:
+        BranchyError: as `load_tier`; or a payload is over a broker's limit. A broker that is not
+            there is not an error: the tier says so and tries again.
+    """
+    bundle = Bundle.load(settings.bundle)
+    loaded = load_tier(bundle, settings.tier, settings.engine, settings.threads, policy, thresholds)
+    limits = TierLimits(
+        batch_size=settings.batch_size,
+        pending=settings.pending,
+        backlog=settings.backlog,
+        unsettled=2 * (settings.backlog + settings.pending),
+        way_back_s=settings.way_back_ms / 1e3,
+        window_s=settings.window_s,
+        probe_s=settings.probe_s,
+    )
+    tier = Tier(loaded.model.stages[0].name, [loaded.model], limits)
+    executor = Executor(loaded.engines, partial(_decode, loaded.spec), tier.sink)
+    stopping = threading.Event()
+    with ExitStack() as stack:
+        stack.callback(executor.close)
+        stack.enter_context(_stop_on_signal(tier, stopping))
+        try:
+            front = None if loaded.model.last else _open_front(settings, loaded, open_link, tier, stack, stopping)
+            back = _open_back(settings, loaded, open_link, tier, stack, stopping)
+        except StoppedError:
+            log.info("stopped before it was ready")
+            return
+        _announce(back, ready_file, tier.name, stopping, stack)
+        tier.run(back, front, executor)
+        counted = ", ".join(f"{word} {n}" for word, n in sorted(tier.machine.counters.items()))
+        log.info("tier %s stopped: %s", tier.name, counted or "nothing came")
+
+
+def _decode(spec: CascadeSpec, sample: EncodedSample) -> Array:
+    return cast(Array, images.decode(sample.data, spec.input, (sample.content_type.removeprefix("image/").upper(),)))
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def _open_front(
+    settings: ServeSettings,
+    loaded: Loaded,
+    open_link: OpenLink,
+    tier: Tier,
+    stack: ExitStack,
+    stopping: threading.Event,
+) -> Front:
+    """The way up; its inbox is there before this replica takes any request."""
+    cascade, stage = _cascade(settings, loaded), loaded.model.stages[-1]
+    queue, inbox = topics.requests(cascade, stage.successors[0]), topics.answers(cascade, tier.name)
+    link = open_link(settings.front or settings.back, "front")
+    stack.callback(link.close)
+    sizes = _until_reached(partial(link.prepare, [queue, inbox], BROKER_WAIT_S), stopping)
+    if stage.activation is not None and stage.uplink is not None:
+        values_bytes = stage.activation.values * np.dtype(stage.uplink.dtype).itemsize
+        _check_room(f"an activation of stage {stage.name}", values_bytes, queue, sizes[queue])
+    sender = link.sender(tier.sink, message_timeout_s=FRONT_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
+    stack.callback(sender.close)
+    replies = _until_reached(partial(link.replies, inbox, settings.replica, tier.sink, BROKER_WAIT_S), stopping)
+    stack.callback(replies.close)
+    return Front(sender, replies, link.queue(queue))
+
+
+def _open_back(
+    settings: ServeSettings,
+    loaded: Loaded,
+    open_link: OpenLink,
+    tier: Tier,
+    stack: ExitStack,
+    stopping: threading.Event,
+) -> Back:
+    cascade = _cascade(settings, loaded)
+    queue, dead = topics.requests(cascade, tier.name), topics.dead_letters(cascade, tier.name)
+    link = open_link(settings.back, "back")
+    stack.callback(link.close)
+    sizes = _until_reached(partial(link.prepare, [queue, dead], BROKER_WAIT_S), stopping)
+    _check_room(f"an input of stage {tier.name}", loaded.model.stages[0].input.size_bytes, queue, sizes[queue])
+    sender = link.sender(tier.sink, message_timeout_s=BACK_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
+    stack.callback(sender.close)
+    source = link.requests(queue, f"branchy.{cascade}.{tier.name}", tier.sink)
+    stack.callback(source.close)
+    return Back(source, sender, link.queue(dead))
+
+
+def _cascade(settings: ServeSettings, loaded: Loaded) -> str:
+    return settings.cascade or loaded.spec.name
+
+
+def _check_room(what: str, size_bytes: int, queue: str, limit_bytes: int) -> None:
+    if size_bytes + HEADER_ROOM_BYTES > limit_bytes:
+        raise TransportError(
+            f"{what} is {size_bytes} bytes, and topic {queue} takes at most {limit_bytes} a message with headers; "
+            "raise its max.message.bytes, or train with a smaller --uplink-dtype or another cut"
+        )
+
+
+def _until_reached(call: Callable[[], T], stopping: threading.Event) -> T:
+    """Try again until the brokers answer; raises `StoppedError` once the tier is told to stop."""
+    while not stopping.is_set():
+        try:
+            return call()
+        except BrokerUnavailableError as error:
+            log.warning("%s; trying again", error)
+            stopping.wait(1.0)
+    raise StoppedError("stopped")
+
+
+# --- start and stop --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stop_on_signal(tier: Tier, stopping: threading.Event) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into an orderly stop while this lasts."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        tier.stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers; a tier in a thread is stopped by its owner
+        return
+    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _announce(back: Back, ready_file: Path | None, tier: str, stopping: threading.Event, stack: ExitStack) -> None:
+    """Say that the tier is ready once it is, from a thread of its own: joining a group can take seconds."""
+
+    def wait() -> None:
+        while not stopping.is_set():
+            if back.source.wait_ready(0.5):
+                log.info("tier %s ready", tier)
+                if ready_file is not None:
+                    partial_file = ready_file.with_name(ready_file.name + ".partial")
+                    partial_file.write_text(f"{os.getpid()}\n", encoding="utf-8")
+                    partial_file.replace(ready_file)
+                return
+
+    thread = threading.Thread(target=wait, name="ready", daemon=True)
+    thread.start()
+    stack.callback(thread.join, 2.0)
+    if ready_file is not None:
+        stack.callback(ready_file.unlink, missing_ok=True)

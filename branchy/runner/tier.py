@@ -1,0 +1,291 @@
+"""A tier at work: one thread that takes events from every side, asks the machine, and does what it says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+from branchy.core import tier_events as ev
+from branchy.core import wire
+from branchy.core.tier_machine import TierMachine
+from branchy.core.tier_model import TierLimits, TierModel
+from branchy.errors import WireError
+from branchy.runner.events import Stamper, uuid7
+from branchy.runner.executor import Executor
+from branchy.transport import base as tr
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 10.0
+"""How long a tier that is told to stop waits for its last acknowledgements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The way up: a sender and the inbox that its answers come back to."""
+
+    sender: tr.Sender
+    replies: tr.ReplyInbox
+    queue: tr.Address
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The way down: where requests come from, and a sender for answers and dead letters."""
+
+    source: tr.RequestSource
+    sender: tr.Sender
+    dead_letters: tr.Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    """Marks a send, to know what its report is about."""
+
+    kind: Literal["answer", "dead", "courtesy", "up"]
+    key: Any
+
+
+_Event = tr.TransportEvent | ev.Computed | ev.Drain
+
+
+class Tier:
+    """One replica of one tier.
+
+    Built in two steps, as the transports report into it: make it, open the links with `sink`,
+    then `run` with them.
+
+    Args:
+        name: the tier's name.
+        models: what it runs, the first being the one that a request without a digest means.
+        limits: its bounds.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self, name: str, models: list[TierModel], limits: TierLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self.machine = TierMachine(name, models, limits, correlation_prefix=os.urandom(8))
+        self._model = models[0]
+        self._clock = clock
+        self._inbox: SimpleQueue[_Event] = SimpleQueue()
+        self._stamp = Stamper(f"/branchy/{name}")
+        self._messages: dict[ev.Token, tr.Message] = {}
+        self._unsent: deque[ev.SendAnswer | ev.DeadLetter] = deque()
+        self._leaving: list[tr.Revoked] = []
+        self._stopping_since: float | None = None
+        self._effects: Mapping[type, Callable[[Any], None]] = {
+            ev.Submit: lambda effect: self._executor.submit(effect),
+            ev.Forward: self._forward,
+            ev.SendAnswer: self._send_back,
+            ev.DeadLetter: self._send_back,
+            ev.Forget: self._forget,
+            ev.Settle: self._settle,
+            ev.Pause: lambda effect: self._back.source.pause(),
+            ev.Resume: lambda effect: self._back.source.resume(),
+            ev.PurgeFront: self._purge_front,
+        }
+
+    def sink(self, event: tr.TransportEvent | ev.Computed) -> None:
+        """Take an event of a transport or the executor, from any thread; never blocks."""
+        self._inbox.put(event)
+
+    def stop(self) -> None:
+        """Settle what there is and return from `run`; safe in a signal handler."""
+        self._inbox.put(ev.Drain())
+
+    def run(self, back: Back, front: Front | None, executor: Executor) -> None:
+        """Work until `stop`, then settle what is under way; the caller closes what it gave."""
+        self._back, self._front, self._executor = back, front, executor
+        back.source.start()
+        while not self._finished():
+            for event in self._next_events():
+                self._take(event)
+            self._do(self.machine.advance(self._clock()))
+            self._send_unsent()
+            self._let_go()
+        unacknowledged = back.sender.flush(1.0)
+        if unacknowledged or not self.machine.idle:
+            log.warning("stopped with %d answers not acknowledged; their requests will be redelivered", unacknowledged)
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def _next_events(self) -> list[_Event]:
+        """Everything that is there, waiting for the first until the machine's next wake-up."""
+        wakeup = self.machine.wakeup()
+        if self._unsent or self._stopping_since is not None:
+            timeout: float | None = 0.05
+        else:
+            timeout = None if wakeup is None else max(0.0, wakeup - self._clock())
+        events: list[_Event] = []
+        try:
+            events.append(self._inbox.get(timeout=timeout))
+            for _ in range(self._inbox.qsize()):
+                events.append(self._inbox.get_nowait())
+        except Empty:
+            pass
+        return events
+
+    def _take(self, event: _Event) -> None:
+        match event:
+            case tr.Arrived(deliveries):
+                for delivery in deliveries:
+                    self._handle(self._request(delivery))
+            case tr.Replied(correlation, message):
+                if correlation is not None:
+                    self._handle(ev.FrontAnswered(correlation, _read_answer(message)))
+            case tr.Sent(_Tag() as tag, error):
+                self._take_report(tag, error)
+            case tr.Revoked(tokens, _, lost):
+                self._handle(ev.TakenAway(tokens, lost))
+                self._leaving.append(event)
+            case tr.LinkState(link, up, detail):
+                log.log(
+                    logging.INFO if up else logging.WARNING, "%s brokers %s %s", link, "up" if up else "down", detail
+                )
+            case ev.Computed():
+                self._handle(event)
+            case ev.Drain():
+                if self._stopping_since is None:
+                    self._stopping_since = self._clock()
+                    self._handle(event)
+
+    def _take_report(self, tag: _Tag, error: tr.SendError | None) -> None:
+        if tag.kind == "up":
+            if error is not None:
+                self._handle(ev.ForwardFailed(tag.key, error.text))
+        elif tag.kind == "courtesy":
+            if error is not None:
+                log.warning("an error answer was not delivered: %s", error.text)
+        elif error is None:
+            self._handle(ev.Acknowledged(tag.key))
+        else:
+            log.warning("%s not delivered: %s", "an answer" if tag.kind == "answer" else "a dead letter", error.text)
+            self._handle(ev.SendFailed(tag.key, error.permanent, error.text))
+
+    def _handle(self, event: ev.Event) -> None:
+        self._do(self.machine.handle(event, self._clock()))
+
+    def _request(self, delivery: tr.Delivery) -> ev.Came | ev.Malformed:
+        """What came, read and checked as far as that goes without knowing the stage."""
+        message = delivery.message
+        self._messages[delivery.token] = message
+        code, text = "transport", delivery.fault
+        if text is None and delivery.reply_to is None:
+            code, text = "reply-to", "expected a reply address, got none"
+        if text is None:
+            try:
+                request = wire.decode_request(
+                    message.headers,
+                    message.body,
+                    model=self._model.digest,
+                    stage=self._model.stages[0].name,
+                    fallback_id=uuid7(),
+                )
+                return ev.Came(delivery.token, request, delivery.reply_to, delivery.correlation, delivery.age_s)
+            except WireError as error:
+                code, text = error.code, str(error)
+        request_id = wire.request_id(message.headers)
+        return ev.Malformed(delivery.token, request_id, delivery.reply_to, delivery.correlation, code, text)
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    def _do(self, effects: list[ev.Effect]) -> None:
+        for effect in effects:
+            self._effects[type(effect)](effect)
+
+    def _forward(self, effect: ev.Forward) -> None:
+        front = self._front
+        if front is None:
+            raise RuntimeError("a tier without a front was asked to forward")
+        try:
+            headers, body = wire.encode_request(effect.request, self._stamp(), effect.uplink.dtype)
+        except WireError as error:
+            self._handle(ev.ForwardFailed(effect.correlation, str(error)))
+            return
+        message = tr.Message(headers, body)
+        tag = _Tag("up", effect.correlation)
+        if front.sender.send(front.queue, message, tag, correlation=effect.correlation, reply_to=front.replies.address):
+            self._handle(ev.ForwardEncoded(effect.correlation, message.size_bytes))
+        else:
+            self._handle(ev.ForwardFailed(effect.correlation, "the front's send queue is full"))
+
+    def _send_back(self, effect: ev.SendAnswer | ev.DeadLetter) -> None:
+        """Send in order: behind one that found the queue full, all wait."""
+        if self._unsent or not self._try_send(effect):
+            if not self._unsent:
+                self._handle(ev.BackFull(True))
+            self._unsent.append(effect)
+
+    def _send_unsent(self) -> None:
+        had = bool(self._unsent)
+        while self._unsent and self._try_send(self._unsent[0]):
+            self._unsent.popleft()
+        if had and not self._unsent:
+            self._handle(ev.BackFull(False))
+
+    def _try_send(self, effect: ev.SendAnswer | ev.DeadLetter) -> bool:
+        if isinstance(effect, ev.DeadLetter):
+            return self._back.sender.send(
+                self._back.dead_letters, self._dead_letter(effect), _Tag("dead", effect.token)
+            )
+        headers, body = wire.encode_answer(effect.answer, self._stamp(), effect.traceparent)
+        tag = _Tag("courtesy", None) if effect.token is None else _Tag("answer", effect.token)
+        sent = self._back.sender.send(effect.reply_to, tr.Message(headers, body), tag, correlation=effect.correlation)
+        if sent and effect.token is not None:
+            self._messages.pop(effect.token, None)
+        return sent
+
+    def _dead_letter(self, effect: ev.DeadLetter) -> tr.Message:
+        original = self._messages[effect.token]
+        log.warning("dead letter (%s): %s", effect.code, effect.text)
+        why = [
+            ("branchy-error-code", effect.code.encode()),
+            ("branchy-error", effect.text.encode()[:1000]),
+            ("branchy-tier", self.name.encode()),
+        ]
+        return tr.Message([*original.headers, *why], original.body)
+
+    def _forget(self, effect: ev.Forget) -> None:
+        self._messages.pop(effect.token, None)
+        if effect.superseded:
+            self._back.source.settle(effect.token)
+
+    def _settle(self, effect: ev.Settle) -> None:
+        self._messages.pop(effect.token, None)
+        self._back.source.settle(effect.token)
+
+    def _purge_front(self, effect: ev.PurgeFront) -> None:
+        if self._front is not None:
+            self._front.sender.purge()
+
+    # --- stopping ------------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """Tell the transport of each revocation once nothing of it is under way here."""
+        if self._leaving:
+            still = [r for r in self._leaving if not r.lost and any(map(self.machine.holds, r.tokens))]
+            for revoked in self._leaving:
+                if revoked not in still:
+                    revoked.done.set()
+            self._leaving = [r for r in still if not r.done.is_set()]
+
+    def _finished(self) -> bool:
+        if self._stopping_since is None:
+            return False
+        return (self.machine.idle and not self._unsent) or self._clock() > self._stopping_since + DRAIN_S
+
+
+def _read_answer(message: tr.Message) -> Any:
+    try:
+        return wire.decode_answer(message.headers, message.body)
+    except WireError as error:
+        log.warning("an answer from the front cannot be read: %s", error)
+        return None
