@@ -1,0 +1,117 @@
+"""The address file of a broker that branchy started on this machine.
+
+The broker's process holds a lock on the file as long as it lives, so a file that is left
+over is told from a live one without trusting a process id, which the system uses again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from branchy.errors import BranchyError
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerRecord:
+    """What an address file says.
+
+    Attributes:
+        brokers: `HOST:PORT[,...]`.
+        pid: the process to ask to stop.
+        kind: `embedded`.
+        started: when, ISO 8601 in UTC.
+    """
+
+    brokers: str
+    pid: int
+    kind: str
+    started: str
+
+
+class AddressFile:
+    """One address file, seen from any process.
+
+    Args:
+        path: usually `branchy.config.BROKER_FILE`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> BrokerRecord | None:
+        """What the file says, whether its broker lives or not; None when there is no file.
+
+        Raises:
+            BranchyError: there is one, and it is not an address file.
+        """
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            return BrokerRecord(str(data["brokers"]), int(data["pid"]), str(data["kind"]), str(data["started"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BranchyError(
+                f"{self.path}: expected a broker's address file, got something else ({error!r:.80}); "
+                "delete it if no broker uses it"
+            ) from None
+
+    def is_live(self) -> bool:
+        """Whether a process still holds the file."""
+        try:
+            with self.path.open("rb") as file:
+                return not _try_lock(file.fileno())
+        except FileNotFoundError:
+            return False
+
+    @contextlib.contextmanager
+    def claimed(self, record: BrokerRecord) -> Iterator[None]:
+        """Put the file there, whole and locked, and take it away at the end; a left-over one is replaced.
+
+        Raises:
+            BranchyError: a live broker has it, or it cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".broker-")
+        except OSError as error:
+            raise BranchyError(f"{self.path}: cannot be written: {error.strerror}") from None
+        try:
+            _try_lock(descriptor)
+            os.write(descriptor, json.dumps(asdict(record), indent=2).encode() + b"\n")
+            try:
+                self._link(temporary)
+            finally:
+                os.unlink(temporary)
+            yield
+            self.path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def _link(self, temporary: str) -> None:
+        """A link fails where a file is, so that two brokers started at once cannot both win."""
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, self.path)
+            return
+        if not self.is_live():
+            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, self.path)
+                return
+        other = self.read()
+        where = f"at {other.brokers} (process {other.pid})" if other else "there"
+        raise BranchyError(f"a broker is running already {where}; end it with 'branchy broker stop'")
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
