@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,10 @@ def probabilities(logits: Array, temperature: float = 1.0) -> NDArray[np.float64
     Returns:
         (..., classes), each row summing to 1.
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled = np.array(logits, dtype=np.float64)
     scaled -= scaled.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # to minus infinity, for a tiny T: probability 0
+        scaled /= temperature
     np.exp(scaled, out=scaled)
     scaled /= scaled.sum(axis=-1, keepdims=True)
     return np.asarray(scaled)
@@ -52,7 +55,9 @@ def score(probs: NDArray[np.float64], policy: PolicyName) -> NDArray[np.float64]
         (...,) scores.
     """
     if policy == "entropy":
-        return np.asarray(-np.sum(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny)), axis=-1))
+        nats = -np.sum(probs * np.log(np.maximum(probs, np.finfo(np.float64).tiny)), axis=-1)
+        # Rounding must not put it above ln classes: at that threshold every sample leaves.
+        return np.asarray(np.clip(nats, 0.0, math.log(probs.shape[-1])))
     if policy == "max_prob":
         return np.asarray(probs.max(axis=-1))
     top = np.partition(probs, -2, axis=-1)
