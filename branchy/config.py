@@ -266,10 +266,19 @@ def _at(values: Any, loc: tuple[int | str, ...]) -> Any:
 
 
 def _with_brokers(settings: _S) -> _S:
-    if settings.back.brokers is not None:
-        return settings
+    """Brokers that are not named: for the back those of this machine, for the front the back's."""
+    if settings.back.brokers is None:
+        update = {"back": settings.back.model_copy(update={"brokers": _local_brokers()})}
+        settings = settings.model_copy(update=update)
+    if isinstance(settings, ServeSettings) and settings.front is not None and settings.front.brokers is None:
+        front = settings.front.model_copy(update={"brokers": settings.back.brokers})
+        settings = settings.model_copy(update={"front": front})
+    return settings
+
+
+def _local_brokers() -> str:
     try:
-        address = json.loads(BROKER_FILE.read_text(encoding="utf-8"))["brokers"]
+        return str(json.loads(BROKER_FILE.read_text(encoding="utf-8"))["brokers"])
     except FileNotFoundError:
         raise ConfigError(
             "no brokers named: give --back HOST:PORT, set BRANCHY_BACK_BROKERS, or start some on this machine "
@@ -277,4 +286,3 @@ def _with_brokers(settings: _S) -> _S:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{BROKER_FILE}: expected what `branchy broker start` writes: {error!r}") from None
-    return settings.model_copy(update={"back": settings.back.model_copy(update={"brokers": address})})

@@ -28,7 +28,7 @@ from branchy.errors import BranchyError, BrokerUnavailableError, BundleError, En
 from branchy.runner.executor import Executor
 from branchy.runner.tier import Back, Front, Tier
 from branchy.store.bundle import Bundle
-from branchy.transport.base import Link, Sink
+from branchy.transport.base import Link
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def load_tier(
 
 def _check_golden(engine: Engine, stage: StageSpec, inputs: Array, expected: Array) -> None:
     logits = engine.run(inputs)[stage.logits.name if stage.logits else ""]
-    if not np.allclose(logits, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):  # type: ignore[arg-type]
+    if not np.allclose(logits, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):
         off = float(np.max(np.abs(np.asarray(logits, np.float64) - np.asarray(expected, np.float64))))
         raise EngineError(
             f"stage {stage.name}: its golden inputs give logits that are off by {off:.3g} on this machine; "
