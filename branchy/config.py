@@ -151,6 +151,8 @@ class DeviceSettings(_Settings):
         cascade: name in the topics; None takes the bundle's.
         replica: this device's name (picks its reply partition).
         deadline_ms: the budget each request carries.
+        grace_ms: how long after its deadline an answer is still taken.
+        connect_timeout_s: how long to wait for the brokers at the start.
     """
 
     bundle: Path
@@ -159,6 +161,8 @@ class DeviceSettings(_Settings):
     cascade: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,80}$")
     replica: str = "device"
     deadline_ms: float = Field(default=1000.0, gt=0, le=30_000)
+    grace_ms: float = Field(default=1000.0, ge=0, le=60_000)
+    connect_timeout_s: float = Field(default=10.0, gt=0, le=600)
 
 
 _S = TypeVar("_S", ServeSettings, DeviceSettings)

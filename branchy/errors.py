@@ -69,6 +69,10 @@ class BrokerUnavailableError(TransportError):
     """No broker answered in the time given."""
 
 
+class NoAnswerError(BranchyError):
+    """A request got no answer that may be handed on; the message says why."""
+
+
 class WireError(BranchyError):
     """A message is malformed; `code` is a short, stable word for the dead-letter header.
 
