@@ -1,0 +1,95 @@
+"""Runs a stage with LiteRT (TensorFlow Lite's successor), without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from branchy.core.cascade import Array, StageSpec
+from branchy.engines.base import Port, check_batch, check_ports
+from branchy.errors import EngineError
+
+SIZES = (16, 4, 1)
+"""Batch sizes that have an interpreter, made when first needed; a batch of 21 runs as 16, 4 and 1.
+
+One interpreter a size, as resizing plans the memory anew. Each packs the weights for itself, so
+there are few; and no batch is padded, as a convolution costs the same a sample in any batch.
+"""
+
+
+class _Runner(Protocol):
+    """LiteRT's signature runner: tensors in and (copied) out, by name."""
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]: ...
+
+    def get_input_details(self) -> dict[str, dict[str, Any]]: ...
+
+    def get_output_details(self) -> dict[str, dict[str, Any]]: ...
+
+
+class LiteRTEngine:
+    """One stage in LiteRT; an interpreter releases the GIL while it computes."""
+
+    def __init__(self, stage: StageSpec, path: Path, threads: int = 1) -> None:
+        """Load the file and check that it is this stage.
+
+        Raises:
+            EngineError: LiteRT cannot load it, or its inputs and outputs are not the stage's.
+        """
+        self.stage = stage
+        self._threads = threads
+        self._runners: dict[int, _Runner] = {}
+        try:
+            self._model = path.read_bytes()
+            runner = self._runner(1)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EngineError(f"stage {stage.name}: LiteRT cannot load {path}: {_line(error)}") from None
+        check_ports(stage, _ports(runner.get_input_details()), _ports(runner.get_output_details()))
+
+    def run(self, batch: Array) -> Mapping[str, Array]:
+        """Run one batch; see `Engine.run`."""
+        check_batch(self.stage, batch)
+        parts = []
+        try:
+            for size, part in _parts(batch):
+                parts.append(self._runner(size)(**{self.stage.input.name: part}))
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f"stage {self.stage.name}: LiteRT failed: {_line(error)}") from None
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def close(self) -> None:
+        """Free the interpreters; may be called twice."""
+        self._runners.clear()
+        self._model = b""
+
+    def _runner(self, size: int) -> _Runner:
+        runner = self._runners.get(size)
+        if runner is None:
+            interpreter = Interpreter(model_content=self._model, num_threads=self._threads)
+            runner = self._runners[size] = interpreter.get_signature_runner()
+        return runner
+
+
+def _parts(batch: Array) -> Iterator[tuple[int, Array]]:
+    start = 0
+    for size in SIZES:
+        while len(batch) - start >= size:
+            yield size, batch[start : start + size]
+            start += size
+
+
+def _ports(details: Mapping[str, Mapping[str, Any]]) -> dict[str, Port]:
+    return {
+        name: Port(tuple(int(n) for n in detail["shape"][1:]), np.dtype(detail["dtype"]).name)
+        for name, detail in details.items()
+    }
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
