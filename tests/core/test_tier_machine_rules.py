@@ -1,0 +1,97 @@
+"""The machine's rules under any order of events, and broken machines that each break one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from branchy.core import tier_events as ev
+from branchy.core.tier_machine import TierMachine
+
+_spec = importlib.util.spec_from_file_location("tier_world", Path(__file__).with_name("tier_world.py"))
+tier_world = importlib.util.module_from_spec(_spec)
+sys.modules["tier_world"] = tier_world
+_spec.loader.exec_module(tier_world)
+
+TestTierRules = tier_world.TierRules.TestCase
+TestTierRules.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+class SettlesEarly(TierMachine):
+    """Settles when the answer is sent, not when the broker has it."""
+
+    def _send(self, token, *rest):
+        super()._send(token, *rest)
+        self._out.append(ev.Settle(token))
+
+
+class AnswersTwice(TierMachine):
+    """Answers again when the front's answer comes late."""
+
+    def _on_front_answered(self, event, now):
+        job = self.way_up.job(event.correlation)
+        super()._on_front_answered(event, now)
+        if job is not None:
+            answer = tier_world.front_answer(job.request.id)
+            self._send(job.token, job.reply_to, job.correlation, answer, None)
+
+
+class ForgetsDeadlines(TierMachine):
+    """Never looks at the time."""
+
+    def _watch(self, job):
+        pass
+
+
+class LosesTheReplaced(TierMachine):
+    """Drops the older delivery of a request that came again, without a word."""
+
+    def _replace(self, job, event, deadline):
+        del self._by_token[job.token]
+        self._by_token[event.token] = job
+        job.token, job.correlation, job.deadline = event.token, event.correlation, deadline
+        self._watch(job)
+
+
+class SettlesTheForgotten(TierMachine):
+    """Settles what goes to another replica unanswered."""
+
+    def _on_taken_away(self, event, now):
+        super()._on_taken_away(event, now)
+        self._out += [ev.Settle(e.token) for e in list(self._out) if isinstance(e, ev.Forget)]
+
+
+class HasNoBounds(TierMachine):
+    """Lets any number of requests wait for the front."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.way_up._limit = 10**9
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [SettlesEarly, AnswersTwice, ForgetsDeadlines, LosesTheReplaced, SettlesTheForgotten, HasNoBounds],
+    ids=lambda mutant: mutant.__name__,
+)
+def test_a_broken_machine_breaks_a_rule(mutant):
+    rules = type(f"{mutant.__name__}Rules", (tier_world.TierRules,), {"machine_class": mutant})
+    quick = settings(
+        max_examples=1500,
+        stateful_step_count=60,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(rules, settings=quick)
