@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -51,4 +52,4 @@ class RoundTrips:
             return None
         if self._sorted is None:
             self._sorted = sorted(self._seconds)
-        return self._sorted[min(int(q * len(self._sorted)), len(self._sorted) - 1)]
+        return self._sorted[max(math.ceil(q * len(self._sorted)), 1) - 1]

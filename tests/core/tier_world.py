@@ -1,4 +1,4 @@
-"""A world for the tier machine: deliveries, an executor, a front and brokers that Hypothesis drives, and the rules it checks.
+"""A world for the tier machine that Hypothesis drives: deliveries, executor, front, brokers, and the rules it checks.
 
 Not a test itself: `test_tier_machine_rules.py` runs it on the real machine and on broken ones.
 """
@@ -143,7 +143,8 @@ class World:
     def check(self, effect: ev.Effect) -> None:
         match effect:
             case ev.Submit(work, model, name, inputs):
-                assert model == DIGEST and name in {s.name for s in self.stages}
+                assert model == DIGEST
+                assert name in {s.name for s in self.stages}
                 assert 0 < len(inputs) <= self.limits.batch_size
                 assert not self.works, "one worker was given two batches"
                 self.works[work] = effect

@@ -1,0 +1,494 @@
+"""The machine's rules, one at a time; `test_tier_machine_rules.py` mixes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from branchy.core import tier_events as ev
+from branchy.core.messages import EncodedSample
+from branchy.core.tier_machine import TierMachine
+from branchy.core.tier_model import TierLimits
+
+_spec = importlib.util.spec_from_file_location("tier_world", Path(__file__).with_name("tier_world.py"))
+w = sys.modules.setdefault("tier_world", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(w)
+
+LIMITS = TierLimits(batch_size=8, pending=4, backlog=16, unsettled=64, way_back_s=0.01, window_s=10.0, probe_s=2.0)
+
+
+def world(kind: str = "first", limits: TierLimits = LIMITS) -> w.World:
+    stages = w.TIERS[kind]
+    return w.World(TierMachine(stages[0].name, [w.model_of(stages)], limits, b"p"), stages, limits)
+
+
+def ask(world: w.World, number: int = 1, row=w.UNSURE, **changes) -> int:
+    """One request, arrived and computed with these logits."""
+    token = world.arrive(w.request(world.stages, number, **changes))
+    compute_all(world, row)
+    return token
+
+
+def compute_all(world: w.World, row=w.UNSURE, failures=None) -> None:
+    world.advance()
+    while world.works:
+        work, submit = next(iter(world.works.items()))
+        world.compute(work, [row] * len(submit.inputs), failures or {})
+        world.advance()
+
+
+def answer_of(world: w.World, token: int):
+    effect = world.tokens[token].terminal
+    assert isinstance(effect, ev.SendAnswer), effect
+    return effect.answer
+
+
+def reply(world: w.World, correlation: bytes, **changes) -> None:
+    world.handle(ev.FrontAnswered(correlation, w.front_answer(world.forwards[correlation], **changes)))
+
+
+# --- who answers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sure_exit_answers_at_once():
+    tier = world()
+    answer = answer_of(tier, ask(tier, row=w.SURE))
+    assert (answer.status, answer.reason, answer.tier, answer.exit, answer.label) == (
+        "ok",
+        "confident",
+        "edge",
+        "edge",
+        "a",
+    )
+    assert not tier.forwards
+
+
+def test_the_last_tier_answers_whether_sure_or_not():
+    tier = world("last")
+    assert answer_of(tier, ask(tier, row=w.UNSURE)).reason == "final"
+
+
+def test_an_unsure_one_goes_up_with_what_is_left_of_its_budget():
+    tier = world()
+    token = tier.arrive(w.request(tier.stages, 1, 1000.0), age_s=0.3)
+    tier.advance()
+    tier.now += 0.1
+    (work,) = tier.works
+    effects = tier.machine.handle(
+        ev.Computed(
+            work,
+            {"logits": np.asarray([w.UNSURE], np.float32), "activation": np.ones((1, 4), np.float32)},
+            tier.now,
+            tier.now,
+            {},
+        ),
+        tier.now,
+    )
+    (forward,) = effects
+    assert isinstance(forward, ev.Forward)
+    assert forward.request.budget_ms == pytest.approx(1000 - 300 - 100 - 10)
+    assert forward.request.stage == "fog"
+    assert list(forward.request.payload) == ["activation"]
+    assert tier.tokens[token].terminal is None
+
+
+def test_the_fronts_answer_comes_back_with_the_own_hop_first():
+    tier = world()
+    token = ask(tier)
+    (correlation,) = tier.forwards
+    tier.handle(ev.ForwardEncoded(correlation, 321))
+    tier.now += 0.05
+    reply(tier, correlation)
+    answer = answer_of(tier, token)
+    assert (answer.tier, answer.reason, answer.index) == ("cloud", "final", 1)
+    assert [hop.tier for hop in answer.hops] == ["edge"]
+    hop = answer.hops[0]
+    assert (hop.index, hop.bytes_up) == (0, 321)
+    assert hop.total_ms == pytest.approx(50.0, abs=2)
+
+
+def test_two_stages_in_one_tier_run_one_after_the_other():
+    tier = world("two")
+    tier.arrive(w.request(tier.stages, 1))
+    tier.advance()
+    (work,) = tier.works
+    tier.compute(work, [w.UNSURE], {})
+    tier.advance()
+    (work,) = tier.works
+    assert tier.works[work].stage == "fog"
+    tier.compute(work, [w.SURE], {})
+    answer = answer_of(tier, 0)
+    assert (answer.tier, answer.exit, answer.reason) == ("edge", "fog", "confident")
+
+
+def test_a_stage_without_an_exit_passes_on_to_the_next():
+    tier = world("blind")
+    token = ask(tier, row=w.SURE)
+    assert answer_of(tier, token).exit == "fog"
+
+
+# --- the front fails -------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_front_is_answered_for_in_time_for_the_way_back():
+    tier = world()
+    token = ask(tier)
+    assert tier.machine.wakeup() == pytest.approx(100.99)
+    tier.advance(0.98)
+    assert tier.tokens[token].terminal is None
+    tier.advance(0.0101)
+    answer = answer_of(tier, token)
+    assert (answer.reason, answer.exit, answer.label) == ("timeout", "edge", "a")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"status": "rejected", "reason": "overload", "label": None}, {"model": "e"}, {"index": 7}, {"request": "other"}],
+    ids=["rejected", "another model", "no such class", "another request"],
+)
+def test_a_front_that_refuses_is_answered_for_at_once(changes):
+    tier = world()
+    token = ask(tier)
+    (correlation,) = tier.forwards
+    reply(tier, correlation, **changes)
+    assert answer_of(tier, token).reason == "rejected"
+    assert answer_of(tier, token).label == "a"
+
+
+def test_an_unreadable_answer_counts_as_a_refusal():
+    tier = world()
+    token = ask(tier)
+    tier.handle(ev.FrontAnswered(next(iter(tier.forwards)), None))
+    assert answer_of(tier, token).reason == "rejected"
+
+
+def test_a_forward_that_fails_is_answered_for_at_once():
+    tier = world()
+    token = ask(tier)
+    tier.handle(ev.ForwardFailed(next(iter(tier.forwards)), "no broker"))
+    assert answer_of(tier, token).reason == "unreachable"
+
+
+def test_a_late_answer_is_counted_teaches_the_estimate_and_is_dropped():
+    tier = world()
+    token = ask(tier)
+    (correlation,) = tier.forwards
+    tier.advance(1.0)
+    first = answer_of(tier, token)
+    for _ in range(2):
+        reply(tier, correlation)
+    assert answer_of(tier, token) is first
+    assert tier.machine.counters["late"] == 1
+    assert tier.machine.counters["stray"] == 1
+
+
+def test_the_breaker_opens_after_twenty_time_outs_and_answers_without_waiting():
+    tier = world(limits=TierLimits(pending=100, way_back_s=0.01))
+    for number in range(20):
+        ask(tier, number)
+    tier.advance(1.0)
+    assert tier.machine.way_up.breaker.state == "open"
+    assert answer_of(tier, ask(tier, 99)).reason == "unreachable"
+
+
+def test_a_probe_that_is_answered_closes_the_breaker():
+    tier = world(limits=TierLimits(pending=100, way_back_s=0.01, probe_s=2.0))
+    for number in range(20):
+        ask(tier, number)
+    tier.advance(1.0)
+    tier.now += 2.0
+    before = set(tier.forwards)
+    token = ask(tier, 99)
+    (probe,) = set(tier.forwards) - before
+    reply(tier, probe)
+    assert answer_of(tier, token).tier == "cloud"
+    assert tier.machine.way_up.breaker.state == "closed"
+
+
+def test_a_request_without_time_for_the_way_up_is_answered_at_once():
+    tier = world()
+    for number in range(5):
+        ask(tier, number)
+        tier.now += 0.5
+        reply(tier, list(tier.forwards)[-1])
+    probe = ask(tier, 50, budget_ms=200.0)  # now and then one goes up to see whether it is still so
+    assert tier.tokens[probe].terminal is None
+    assert answer_of(tier, ask(tier, 51, budget_ms=200.0)).reason == "unreachable"
+
+
+def test_short_budgets_do_not_open_the_breaker():
+    """They were given less than most round trips take, so their failure says nothing of the front."""
+    tier = world(limits=TierLimits(pending=1000, way_back_s=0.0))
+    for number in range(20):
+        ask(tier, number)
+        tier.now += 0.1 if number % 3 else 0.4
+        reply(tier, list(tier.forwards)[-1])
+    for number in range(100, 200):
+        ask(tier, number, budget_ms=300.0)
+    tier.advance(0.5)
+    assert tier.machine.counters["answer.timeout"] > 20
+    assert tier.machine.way_up.breaker.state == "closed"
+
+
+def test_a_full_pending_table_answers_the_unsure_and_lets_the_sure_go_on():
+    tier = world()
+    for number in range(4):
+        ask(tier, number)
+    assert answer_of(tier, ask(tier, 10)).reason == "overload"
+    assert answer_of(tier, ask(tier, 11, row=w.SURE)).reason == "confident"
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_another_models_request_is_rejected_without_a_label():
+    tier = world()
+    answer = answer_of(tier, tier.arrive(w.request(tier.stages, 1, model="e" * 64)))
+    assert (answer.status, answer.reason, answer.label) == ("rejected", "digest", None)
+    assert "expected model dddddddddddd, got eeeeeeeeeeee" in answer.detail
+
+
+def test_what_expired_on_the_way_is_not_run():
+    tier = world()
+    answer = answer_of(tier, tier.arrive(w.request(tier.stages, 1, 100.0), age_s=0.2))
+    assert (answer.status, answer.reason) == ("rejected", "expired")
+    tier.advance()
+    assert not tier.works
+
+
+def test_what_expires_while_it_waits_is_not_run():
+    tier = world()
+    tier.arrive(w.request(tier.stages, 1))
+    tier.advance()  # the only worker has it
+    token = tier.arrive(w.request(tier.stages, 2, 50.0))
+    tier.advance(0.06)
+    assert answer_of(tier, token).reason == "expired"
+    compute_all(tier, w.SURE)
+    assert answer_of(tier, 0).reason == "confident"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"stage": "fog"}, "stage"),
+        ({"payload": {}}, "tensor"),
+        ({"payload": {"sample": np.zeros(3, np.uint8)}}, "shape"),
+        ({"payload": {"sample": np.zeros(4, np.float32)}}, "dtype"),
+    ],
+)
+def test_a_malformed_request_gets_an_error_and_the_dead_letters(changes, code):
+    tier = world()
+    token = len(tier.tokens)
+    tier.tokens[token] = w.Delivery("r1", "device", b"c", 1e9)
+    tier.tracker.track("p", token)
+    event = ev.Came(token, w.request(tier.stages, 1, **changes), "device", b"c")
+    courtesy, dead = tier.machine.handle(event, tier.now)
+    assert (courtesy.answer.status, courtesy.answer.reason, courtesy.answer.label) == ("error", "malformed", None)
+    assert (dead.token, dead.code) == (token, code)
+
+
+def test_only_the_first_stage_takes_an_image():
+    image = EncodedSample("image/png", b"x")
+    assert isinstance(world().machine, TierMachine)
+    tier = world("last")
+    token = tier.arrive(w.request(tier.stages, 1, payload=image))
+    assert tier.tokens[token].terminal.code == "content-type"
+    tier = world("first")
+    token = tier.arrive(w.request(tier.stages, 1, payload=image))
+    assert tier.tokens[token].terminal is None
+
+
+def test_an_overloaded_last_tier_rejects_before_it_computes():
+    tier = world("last")
+    tier.arrive(w.request(tier.stages, 1))
+    tier.advance()
+    (work,) = tier.works
+    tier.works.pop(work)
+    tier.now += 0.4
+    logits = np.asarray([w.SURE], np.float32)
+    tier.handle(ev.Computed(work, {"logits": logits}, tier.now - 0.4, tier.now, {}))
+    lone = tier.arrive(w.request(tier.stages, 2, 100.0))
+    assert tier.tokens[lone].terminal is None, "with nothing ahead of it one is always let in"
+    refused = answer_of(tier, tier.arrive(w.request(tier.stages, 3, 500.0)))
+    assert (refused.status, refused.reason, refused.label) == ("rejected", "overload", None)
+    patient = tier.arrive(w.request(tier.stages, 4, 2000.0))
+    assert tier.tokens[patient].terminal is None
+
+
+def test_a_batch_that_fails_gets_errors_and_the_dead_letters():
+    tier = world()
+    token = tier.arrive(w.request(tier.stages, 1))
+    compute_all(tier, failures={0: "no such operation"})
+    assert isinstance(tier.tokens[token].terminal, ev.DeadLetter)
+    assert tier.tokens[token].terminal.text == "no such operation"
+
+
+def test_logits_that_are_not_finite_fail_their_own_request_only():
+    tier = world()
+    for number in (1, 2):
+        tier.arrive(w.request(tier.stages, number))
+    tier.advance()
+    (work,) = tier.works
+    tier.compute(work, [w.BROKEN, w.SURE], {})
+    assert isinstance(tier.tokens[0].terminal, ev.DeadLetter)
+    assert answer_of(tier, 1).reason == "confident"
+
+
+def test_a_later_stage_that_fails_leaves_the_earlier_prediction():
+    tier = world("two")
+    token = tier.arrive(w.request(tier.stages, 1))
+    tier.advance()
+    tier.compute(next(iter(tier.works)), [w.UNSURE], {})
+    tier.advance()
+    tier.compute(next(iter(tier.works)), [w.UNSURE], {0: "broken"})
+    assert (answer_of(tier, token).reason, answer_of(tier, token).exit) == ("failed", "edge")
+
+
+# --- order and bounds ------------------------------------------------------------------------------------------------
+
+
+def test_the_earliest_deadline_is_computed_first():
+    tier = world(limits=TierLimits(batch_size=1))
+    for number, budget_ms in enumerate([900.0, 100.0, 500.0]):
+        tier.arrive(w.request(tier.stages, number, budget_ms))
+    compute_all(tier, w.SURE)
+    assert list(tier.sends) == [1, 2, 0]
+
+
+def test_a_batch_forms_while_the_worker_is_busy():
+    tier = world()
+    tier.arrive(w.request(tier.stages, 0))
+    tier.advance()
+    for number in range(1, 6):
+        tier.arrive(w.request(tier.stages, number))
+        tier.advance()
+    sizes = []
+    while tier.works:
+        work, submit = next(iter(tier.works.items()))
+        sizes.append(len(submit.inputs))
+        tier.compute(work, [w.SURE] * sizes[-1], {})
+        tier.advance()
+    assert sizes == [1, 5]
+
+
+def test_it_pauses_at_its_backlog_and_resumes_at_half():
+    tier = world()
+    for number in range(24):
+        tier.arrive(w.request(tier.stages, number))
+    tier.advance()
+    assert tier.paused
+    tier.compute(next(iter(tier.works)), [w.SURE] * 8, {})
+    tier.advance()
+    assert tier.paused is (tier.machine.waiting > 8)
+    compute_all(tier, w.SURE)
+    assert not tier.paused
+
+
+def test_it_pauses_for_too_many_unsettled_and_for_a_full_back_sender():
+    tier = world(limits=TierLimits(unsettled=4))
+    for number in range(4):
+        ask(tier, number, row=w.SURE)
+    tier.advance()
+    assert tier.paused
+    for token in range(4):
+        tier.tokens[token].acknowledged = True
+        tier.handle(ev.Acknowledged(token))
+    tier.advance()
+    assert not tier.paused
+    tier.handle(ev.BackFull(True))
+    tier.advance()
+    assert tier.paused
+    tier.handle(ev.BackFull(False))
+    tier.advance()
+    assert not tier.paused
+
+
+def test_timers_of_finished_requests_do_not_pile_up():
+    tier = world()
+    for number in range(2000):
+        token = ask(tier, number, row=w.SURE, budget_ms=30_000.0)
+        tier.tokens[token].acknowledged = True
+        tier.handle(ev.Acknowledged(token))
+        del tier.tokens[token], tier.sends[token]
+        tier.tokens[token] = w.Delivery("", "", b"", 1e9, terminal=True, acknowledged=True)
+    assert len(tier.machine._timers) <= 1100
+
+
+# --- settling and hand-over ------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_is_settled_when_the_broker_has_its_answer_and_not_before():
+    tier = world()
+    token = ask(tier, row=w.SURE)
+    assert not tier.tokens[token].settled
+    tier.tokens[token].acknowledged = True
+    tier.handle(ev.Acknowledged(token))
+    assert tier.tokens[token].settled
+    assert tier.machine.idle
+
+
+def test_the_same_request_again_takes_the_older_ones_place():
+    tier = world()
+    first = ask(tier)
+    second = tier.arrive(w.request(tier.stages, 1))
+    assert tier.tokens[first].terminal == ev.Forget(first, superseded=True)
+    reply(tier, next(iter(tier.forwards)))
+    assert answer_of(tier, second).tier == "cloud"
+
+
+def test_the_same_id_from_another_requester_is_another_request():
+    tier = world()
+    first = tier.arrive(w.request(tier.stages, 1), reply_to="one")
+    second = tier.arrive(w.request(tier.stages, 1), reply_to="two")
+    compute_all(tier, w.SURE)
+    assert answer_of(tier, first)
+    assert answer_of(tier, second)
+
+
+def test_what_is_taken_away_is_answered_where_there_is_a_prediction_and_forgotten_where_not():
+    tier = world()
+    pending = ask(tier, 1)
+    waiting = tier.arrive(w.request(tier.stages, 2))
+    tier.handle(ev.TakenAway(frozenset({pending, waiting}), lost=False))
+    assert answer_of(tier, pending).reason == "handover"
+    assert tier.tokens[waiting].terminal == ev.Forget(waiting, superseded=False)
+
+
+def test_what_is_lost_is_forgotten_and_never_settled():
+    tier = world()
+    pending, answered = ask(tier, 1), ask(tier, 2, row=w.SURE)
+    tier.handle(ev.TakenAway(frozenset({pending, answered}), lost=True))
+    assert tier.tokens[pending].terminal == ev.Forget(pending, superseded=False)
+    tier.handle(ev.Acknowledged(answered))
+    assert not tier.tokens[answered].settled
+    assert tier.machine.idle
+
+
+def test_told_to_stop_it_answers_what_it_can_and_leaves_the_rest_to_others():
+    tier = world()
+    pending = ask(tier, 1)
+    computing = tier.arrive(w.request(tier.stages, 2))
+    tier.advance()
+    waiting = tier.arrive(w.request(tier.stages, 3))
+    tier.handle(ev.Drain())
+    tier.advance()
+    late = tier.arrive(w.request(tier.stages, 4))
+    assert tier.paused
+    assert answer_of(tier, pending).reason == "handover"
+    for token in (waiting, late):
+        assert tier.tokens[token].terminal == ev.Forget(token, superseded=False)
+    compute_all(tier, w.UNSURE)
+    assert answer_of(tier, computing).reason == "handover"
+
+
+def test_an_answer_that_was_not_delivered_is_sent_again_and_one_that_cannot_be_is_settled():
+    tier = world()
+    token = ask(tier, row=w.SURE)
+    sent = tier.tokens[token].terminal
+    assert tier.machine.handle(ev.SendFailed(token, False, "timed out"), tier.now) == [sent]
+    assert tier.machine.handle(ev.SendFailed(token, True, "no such topic"), tier.now) == [ev.Settle(token)]
+    assert tier.machine.counters["undeliverable"] == 1
