@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import tier_world as w
 
 from branchy.core import tier_events as ev
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_machine import TierMachine
 from branchy.core.tier_model import TierLimits
-
-_spec = importlib.util.spec_from_file_location("tier_world", Path(__file__).with_name("tier_world.py"))
-w = sys.modules.setdefault("tier_world", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(w)
 
 LIMITS = TierLimits(batch_size=8, pending=4, backlog=16, unsettled=64, way_back_s=0.01, window_s=10.0, probe_s=2.0)
 

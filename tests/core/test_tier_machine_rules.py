@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+import tier_world
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from branchy.core import tier_events as ev
 from branchy.core.tier_machine import TierMachine
-
-_spec = importlib.util.spec_from_file_location("tier_world", Path(__file__).with_name("tier_world.py"))
-tier_world = importlib.util.module_from_spec(_spec)
-sys.modules["tier_world"] = tier_world
-_spec.loader.exec_module(tier_world)
 
 TestTierRules = tier_world.TierRules.TestCase
 TestTierRules.settings = settings(
