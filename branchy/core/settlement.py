@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable, Mapping
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 
 class _Assignment:
@@ -20,9 +23,8 @@ class _Assignment:
         self.settled_up_to: int | None = None
 
     def track(self, position: int) -> None:
-        if position not in self.open:
-            self.open.add(position)
-            heapq.heappush(self.heap, position)
+        self.open.add(position)
+        heapq.heappush(self.heap, position)
 
     def settle(self, position: int) -> None:
         self.open.discard(position)
@@ -35,26 +37,28 @@ class _Assignment:
         return self.heap[0] if self.heap else self.settled_up_to + 1
 
 
-class SettlementTracker:
+class SettlementTracker(Generic[K]):
     """Deliveries that were handed out and those that are finished, by assignment.
 
     Not thread-safe: the owner holds a lock around it.
     """
 
     def __init__(self) -> None:
-        self._assignments: dict[Hashable, _Assignment] = {}
+        self._assignments: dict[K, _Assignment] = {}
         self._unsettled = 0
 
-    def track(self, assignment: Hashable, position: int) -> None:
-        """A delivery was handed out; one that is unsettled already is counted once."""
+    def track(self, assignment: K, position: int) -> bool:
+        """A delivery is being handed out; False for one that is open already."""
         entry = self._assignments.get(assignment)
         if entry is None:
             entry = self._assignments[assignment] = _Assignment()
-        before = len(entry.open)
+        if position in entry.open:
+            return False
         entry.track(position)
-        self._unsettled += len(entry.open) - before
+        self._unsettled += 1
+        return True
 
-    def settle(self, assignment: Hashable, position: int) -> bool:
+    def settle(self, assignment: K, position: int) -> bool:
         """A delivery is finished; False for one that is not open (unknown, repeated, forgotten)."""
         entry = self._assignments.get(assignment)
         if entry is None or position not in entry.open:
@@ -63,7 +67,7 @@ class SettlementTracker:
         self._unsettled -= 1
         return True
 
-    def committable(self, assignment: Hashable) -> int | None:
+    def committable(self, assignment: K) -> int | None:
         """The position to commit (the next one to read), or None while nothing may be.
 
         All tracked positions below it are settled; it is the lowest unsettled one, or the one
@@ -72,17 +76,17 @@ class SettlementTracker:
         entry = self._assignments.get(assignment)
         return None if entry is None else entry.committable()
 
-    def committables(self) -> Mapping[Hashable, int]:
+    def committables(self) -> Mapping[K, int]:
         """`committable` of every assignment that has one."""
         found = ((key, entry.committable()) for key, entry in self._assignments.items())
         return {key: position for key, position in found if position is not None}
 
-    def open(self, assignment: Hashable) -> frozenset[int]:
+    def open(self, assignment: K) -> frozenset[int]:
         """The positions of an assignment that are not settled yet."""
         entry = self._assignments.get(assignment)
         return frozenset() if entry is None else frozenset(entry.open)
 
-    def forget(self, assignment: Hashable) -> None:
+    def forget(self, assignment: K) -> None:
         """The assignment is over: its positions are neither open nor committable any more."""
         entry = self._assignments.pop(assignment, None)
         if entry is not None:

@@ -167,6 +167,9 @@ class ReplyInbox(Protocol):
 class Sender(Protocol):
     """Sends messages and reports each one's fate as a `Sent` event, exactly once a tag."""
 
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until a send would go out at once; False on time-out. One may send before that, it waits then."""
+
     def send(
         self,
         to: Address,
@@ -191,7 +194,9 @@ class Sender(Protocol):
 class Link(Protocol):
     """One side's brokers."""
 
-    capabilities: Capabilities
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these brokers can do; certain once `prepare` has returned."""
 
     def queue(self, name: str) -> Address:
         """The address of a queue by its topic name (`branchy.<cascade>.<tier>.requests`)."""

@@ -161,8 +161,10 @@ class MemoryBroker:
         if message.size_bytes > self.max_message_bytes:
             return f"expected at most {self.max_message_bytes} bytes, got {message.size_bytes}"
         if to.replica is None:
-            fault = None if reply_to is None or self._is_inbox(reply_to) else f"reply address {reply_to!r} is not there"
-            self.put(to.topic, message, reply_to=reply_to, correlation=correlation, fault=fault)
+            if reply_to is None or self._is_inbox(reply_to):
+                self.put(to.topic, message, reply_to=reply_to, correlation=correlation)
+            else:
+                self.put(to.topic, message, correlation=correlation, fault=f"reply address {reply_to!r} is not there")
             return None
         topic = self.topics[to.topic]
         topic.log.append(_Stored(next(self.ids), message, self.clock(), reply_to, correlation, None))
@@ -248,7 +250,7 @@ class MemorySource:
             self._broker.deal(self._topic)
 
     def close(self) -> None:
-        """Leave the group, as by a clean end or a kill; what is not settled is handed to the others, or waits for one."""
+        """Leave the group, by a clean end or a kill: what is not settled goes to the others, or waits for one."""
         with self._broker.lock:
             if self._joined:
                 self._joined = False
@@ -299,6 +301,10 @@ class MemorySender:
         self._queue: deque[_Queued] = deque()
         with broker.lock:
             broker.senders.append(self)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Whether the broker is up: without a clock of its own there is nothing to wait for."""
+        return self._broker.up
 
     def send(
         self,
@@ -358,11 +364,14 @@ class MemorySender:
 class MemoryLink:
     """One side's brokers: a `Link` on a `MemoryBroker`."""
 
-    capabilities = Capabilities(append_time=True, admin=True, redelivers=True, replicas=True)
-
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         self._broker, self._name = broker, name
         self._watching: list[tuple[str, Sink]] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All of them."""
+        return Capabilities(append_time=True, admin=True, redelivers=True, replicas=True)
 
     def queue(self, name: str) -> MemoryAddress:
         """The address of a queue."""

@@ -98,12 +98,12 @@ class AgainstModel(RuleBasedStateMachine):
         positions = self.all.setdefault(key, [])
         positions.append((positions[-1] if positions else -1) + step)
         self.open.setdefault(key, set()).add(positions[-1])
-        self.tracker.track(key, positions[-1])
+        assert self.tracker.track(key, positions[-1])
 
     @rule(key=st.sampled_from([A, B]))
     def track_the_newest_again(self, key):
         if self.open.get(key):
-            self.tracker.track(key, max(self.open[key]))
+            assert not self.tracker.track(key, max(self.open[key]))
 
     @precondition(lambda self: any(self.open.values()))
     @rule(data=st.data())

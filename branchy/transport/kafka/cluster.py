@@ -1,0 +1,149 @@
+"""What a link knows of its brokers: what kind they are, their topics, their limits, their clock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from branchy.config import LinkSettings
+from branchy.errors import BrokerUnavailableError
+from branchy.transport.kafka import topics
+from branchy.transport.kafka.addresses import KafkaAddress
+from branchy.transport.kafka.clock import ClockOffset
+from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, client_config, open_client
+from branchy.transport.kafka.watch import LinkWatch
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+EMBEDDED_CLUSTER = "mockCluster"
+"""librdkafka's mock cluster says so in its cluster id."""
+
+REFRESH_S = 0.2
+"""Least time between two looks for a topic that is not known, so that wrong reply addresses cost little."""
+
+
+class Cluster:
+    """One link's brokers.
+
+    Attributes:
+        embedded: whether they are librdkafka's mock cluster; known once `connect` returned.
+        clock: the offset of their clock.
+        watch: tells whether they can be reached.
+    """
+
+    def __init__(self, settings: LinkSettings, name: str, reply_prefix: str) -> None:
+        self.settings, self.name = settings, name
+        self.embedded = False
+        self.clock = ClockOffset()
+        self.watch = LinkWatch(name, self._answers)
+        self._reply_prefix = reply_prefix
+        self._lock = threading.Lock()
+        self._admin: Any = None
+        self._partitions: dict[str, int] = {}
+        self._limit_bytes = CLIENT_LIMIT_BYTES
+        self._looked_s = float("-inf")
+
+    def client(self, kind: Callable[[dict[str, Any]], T], *parts: Mapping[str, Any]) -> T:
+        """A librdkafka client: common settings, then `parts`, then the user's own options."""
+        config = client_config(self.settings, self.name, self.watch.on_error)
+        for part in (*parts, self.settings.options):
+            config.update(part)
+        return open_client(kind, config)
+
+    def connect(self, timeout_s: float) -> None:
+        """Find out what kind of brokers these are.
+
+        Raises:
+            BrokerUnavailableError: none answered in time.
+        """
+        if self._admin is not None:
+            return
+        admin = self.client(AdminClient)
+        try:
+            self._learn(admin.list_topics(timeout=timeout_s))
+        except KafkaException as error:
+            raise self.unavailable(error, timeout_s) from None
+        self._admin = admin
+
+    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
+        """See `Link.prepare`."""
+        deadline_s = time.monotonic() + timeout_s
+        self.connect(timeout_s)
+        try:
+            if self.embedded:
+                topics.touch(self._admin, names, deadline_s)
+                limits = dict.fromkeys(names, CLIENT_LIMIT_BYTES)
+            else:
+                topics.create_missing(self._admin, names, self._partitions, deadline_s)
+                limits = topics.limits(self._admin, names, deadline_s)
+            self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
+        except KafkaException as error:
+            raise self.unavailable(error, timeout_s) from None
+        self._limit_bytes = max([self._limit_bytes, *limits.values()])
+        return {name: limit - topics.ENVELOPE_BYTES for name, limit in limits.items()}
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has, 0 when it is not there; what is not known is looked up now and then."""
+        if topic not in self._partitions:
+            self._look()
+        return self._partitions.get(topic, 0)
+
+    def complaint(self, address: KafkaAddress) -> str | None:
+        """Why nothing may be sent to this reply address, which came from outside; None when it may."""
+        if not address.topic.startswith(self._reply_prefix):
+            return f"reply topic {address.topic!r:.80} does not start with {self._reply_prefix!r}"
+        count = self.partitions(address.topic)
+        if count == 0:
+            return f"reply topic {address.topic!r:.80} is not there"
+        if address.partition is not None and not 0 <= address.partition < count:
+            return f"reply topic {address.topic!r:.80} has {count} partitions, none is {address.partition}"
+        return None
+
+    def limits(self) -> dict[str, int]:
+        """A producer's size settings, from what `prepare` learnt."""
+        return {
+            "message.max.bytes": self._limit_bytes,
+            "batch.size": min(1_000_000, max(1, self._limit_bytes - 64 * 1024)),
+        }
+
+    def unavailable(self, error: KafkaException, timeout_s: float) -> BrokerUnavailableError:
+        """The error for a person: which brokers, how long, and librdkafka's words."""
+        brokers = client_config(self.settings, self.name, self.watch.on_error)["bootstrap.servers"]
+        return BrokerUnavailableError(
+            f"{self.name}: no Kafka broker answered at {brokers} within {timeout_s:g} s ({error.args[0].str()}); "
+            "is it running, and are address and security settings right?"
+        )
+
+    def close(self) -> None:
+        """Forget the brokers."""
+        self.watch.close()
+        self._admin = None
+
+    def _learn(self, metadata: Any) -> None:
+        self.embedded = str(metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER)
+        self._partitions = {
+            name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None
+        }
+
+    def _look(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._looked_s < REFRESH_S or self._admin is None:
+                return
+            self._answers(1.0)
+            self._looked_s = time.monotonic()
+
+    def _answers(self, timeout_s: float) -> bool:
+        admin = self._admin or self.client(AdminClient)
+        try:
+            self._learn(admin.list_topics(timeout=timeout_s))
+        except KafkaException as error:
+            logger.debug("%s: metadata: %s", self.name, error)
+            return False
+        return True

@@ -1,0 +1,63 @@
+"""One side's Kafka brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from branchy.config import LinkSettings
+from branchy.transport.base import Capabilities, ReplyInbox, RequestSource, Sender, Sink
+from branchy.transport.kafka.addresses import KafkaAddress
+from branchy.transport.kafka.cluster import Cluster
+from branchy.transport.kafka.replies import KafkaInbox
+from branchy.transport.kafka.sender import KafkaSender
+from branchy.transport.kafka.source import KafkaSource
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class KafkaLink:
+    """A `Link` to Kafka brokers, real ones or the embedded one; nothing is connected before it is needed.
+
+    Args:
+        settings: brokers, security, group protocol.
+        name: in logs and `LinkState` events, such as `back`.
+        reply_prefix: reply addresses that come from outside must have topics that start so.
+    """
+
+    def __init__(self, settings: LinkSettings, name: str, *, reply_prefix: str = "branchy.") -> None:
+        self._cluster = Cluster(settings, name, reply_prefix)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these brokers can do; of the embedded one known once `prepare` returned."""
+        real = not self._cluster.embedded
+        return Capabilities(append_time=real, admin=real, redelivers=True, replicas=True)
+
+    def queue(self, name: str) -> KafkaAddress:
+        """A topic, any partition."""
+        return KafkaAddress(name)
+
+    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
+        """Create the topics that are not there, and read what they take."""
+        return self._cluster.prepare(names, timeout_s)
+
+    def requests(self, name: str, group: str, sink: Sink) -> RequestSource:
+        """A member of a group; connects first, to know what kind of brokers these are."""
+        self._cluster.connect(CONNECT_TIMEOUT_S)
+        self._cluster.watch.add(sink)
+        return KafkaSource(self._cluster, name, group, sink)
+
+    def replies(self, name: str, replica: str, sink: Sink, timeout_s: float) -> ReplyInbox:
+        """An inbox that reads from the end of the replica's partition on."""
+        self._cluster.connect(timeout_s)
+        self._cluster.watch.add(sink)
+        return KafkaInbox(self._cluster, name, replica, sink, timeout_s)
+
+    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:
+        """A producer of its own."""
+        self._cluster.watch.add(sink)
+        return KafkaSender(self._cluster, sink, message_timeout_s, queue_limit)
+
+    def close(self) -> None:
+        """Forget the brokers; sources, inboxes and senders are closed by who opened them."""
+        self._cluster.close()

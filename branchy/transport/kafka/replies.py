@@ -1,0 +1,73 @@
+"""Answers to one replica's own address, read by `assign`: no rebalance ever touches the way back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import zlib
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from branchy.errors import TransportError
+from branchy.transport.base import Message, Replied, Sink
+from branchy.transport.kafka.addresses import KafkaAddress, open_envelope
+from branchy.transport.kafka.cluster import Cluster
+from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
+from branchy.transport.kafka.fetch import Fetcher
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+CLOSE_TIMEOUT_S = 5.0
+
+
+def reply_partition(replica: str, count: int) -> int:
+    """A replica's ordinal, or crc32 of its name, modulo the partition count (`hash` differs per process)."""
+    return (int(replica) if replica.isdecimal() else zlib.crc32(replica.encode())) % count
+
+
+class KafkaInbox:
+    """A `ReplyInbox`: one consumer in a thread of its own, reading from the end that was there when it opened."""
+
+    def __init__(self, cluster: Cluster, topic: str, replica: str, sink: Sink, timeout_s: float) -> None:
+        count = cluster.partitions(topic)
+        if count == 0:
+            raise TransportError(f"expected a topic that is there, got {topic}; prepare it first")
+        self._address = KafkaAddress(topic, reply_partition(replica, count))
+        self._sink = sink
+        extra = EMBEDDED_CONSUMER if cluster.embedded else {}
+        group = {"group.id": f"branchy-replies-{topic}-{replica}"}  # librdkafka wants one; nothing ever joins it
+        self._consumer = cluster.client(Consumer, CONSUMER, group, extra)
+        partition = TopicPartition(*self._address)
+        try:
+            # Not OFFSET_END: that is looked up later, and answers sent before it are lost.
+            _, end = self._consumer.get_watermark_offsets(partition, timeout=timeout_s)
+        except KafkaException as error:
+            self._consumer.close()
+            raise cluster.unavailable(error, timeout_s) from None
+        partition.offset = end
+        self._consumer.assign([partition])
+        self._fetcher = Fetcher(self._consumer, cluster.name)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-replies", daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> KafkaAddress:
+        """The topic and this replica's partition."""
+        return self._address
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            for message in self._fetcher.fetch(POLL_S):
+                if message.error() is not None:
+                    self._fetcher.skip(message)
+                    continue
+                envelope = open_envelope(message.headers() or (), lambda _: None)
+                self._sink(Replied(envelope.correlation, Message(envelope.headers, message.value() or b"")))
+        self._consumer.close()

@@ -1,0 +1,136 @@
+"""Sends, and what became of each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Producer
+
+from branchy.errors import TransportError
+from branchy.transport.base import Address, Message, SendError, Sent, Sink
+from branchy.transport.kafka.addresses import KafkaAddress, reply_headers
+from branchy.transport.kafka.cluster import Cluster
+from branchy.transport.kafka.config import PRODUCER
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+CLOSE_TIMEOUT_S = 2.0
+CLOCK_EVERY_S = 0.25
+STATISTICS_MS = 100
+
+PERMANENT = frozenset(
+    {
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+        KafkaError._INVALID_ARG,
+    }
+)
+"""Errors that sending the same again cannot help."""
+
+
+class KafkaSender:
+    """A `Sender`: one idempotent producer, and a thread that serves its delivery reports."""
+
+    def __init__(self, cluster: Cluster, sink: Sink, message_timeout_s: float, queue_limit: int) -> None:
+        self._cluster, self._sink = cluster, sink
+        config = {
+            "message.timeout.ms": max(1, round(message_timeout_s * 1000)),
+            "queue.buffering.max.messages": queue_limit,
+            "compression.type": cluster.settings.compression,
+            "statistics.interval.ms": STATISTICS_MS,
+            "stats_cb": self._on_statistics,
+        }
+        self._producer = cluster.client(Producer, PRODUCER, config, cluster.limits())
+        self._clock_at_s = 0.0
+        self._ready, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-reports", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait for the producer id of idempotence: 0.5 to 1 s from opening (librdkafka asks twice a second)."""
+        return self._ready.wait(timeout_s)
+
+    def send(
+        self,
+        to: Address,
+        message: Message,
+        tag: Hashable,
+        *,
+        correlation: bytes | None = None,
+        reply_to: Address | None = None,
+    ) -> bool:
+        """Queue a message; what librdkafka refuses at once is reported as `Sent` all the same."""
+        if self._closing.is_set():
+            return False
+        if not isinstance(to, KafkaAddress) or not isinstance(reply_to, KafkaAddress | None):
+            raise TransportError(f"expected addresses of a Kafka link, got {to!r} and {reply_to!r}")
+        try:
+            self._producer.produce(
+                to.topic,
+                message.body,
+                partition=-1 if to.partition is None else to.partition,
+                headers=[*message.headers, *reply_headers(correlation, reply_to)],
+                on_delivery=partial(self._delivered, tag),
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            self._sink(Sent(tag, _send_error(error.args[0])))
+        return True
+
+    def purge(self) -> None:
+        """Drop what is queued and what no broker has acknowledged."""
+        self._producer.purge()
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for acknowledgements."""
+        return int(self._producer.flush(timeout_s))
+
+    def close(self) -> None:
+        """Drop what is left, report it, end the thread."""
+        self._closing.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(POLL_S)
+        self._producer.purge()
+        self._producer.flush(1.0)
+
+    def _on_statistics(self, text: str) -> None:
+        """Nothing else says that the producer id is there."""
+        if not self._ready.is_set() and json.loads(text).get("eos", {}).get("idemp_state") == "Assigned":
+            self._ready.set()
+
+    def _delivered(self, tag: Hashable, error: Any, message: Any) -> None:
+        if error is not None:
+            self._sink(Sent(tag, _send_error(error)))
+            return
+        self._sink(Sent(tag, None))
+        now_s = time.time()
+        if not 0 <= now_s - self._clock_at_s < CLOCK_EVERY_S:
+            self._clock_at_s = now_s
+            kind, timestamp_ms = message.timestamp()
+            if kind == TIMESTAMP_LOG_APPEND_TIME and not self._cluster.embedded:
+                self._cluster.clock.observe(now_s - message.latency(), now_s, timestamp_ms / 1000)
+
+
+def _send_error(error: Any) -> SendError:
+    return SendError(error.str(), permanent=error.code() in PERMANENT)

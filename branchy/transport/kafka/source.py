@@ -1,0 +1,248 @@
+"""Requests from a topic, shared with the other members of a group."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, TopicPartition
+
+from branchy.core.settlement import SettlementTracker
+from branchy.transport.base import Arrived, Delivery, Message, Revoked, Sink, Token
+from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
+from branchy.transport.kafka.cluster import Cluster
+from branchy.transport.kafka.config import CLASSIC_GROUP, CONSUMER, CONSUMER_GROUP, EMBEDDED_CONSUMER
+from branchy.transport.kafka.fetch import Fetcher
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+PAUSED_POLL_S = 0.01
+COMMIT_EVERY_S = 0.2
+REVOKE_WAIT_S = 1.0
+CLOSE_TIMEOUT_S = 10.0
+
+
+class KafkaSource:
+    """A `RequestSource`: one consumer, in a thread of its own that makes all of the consumer's calls."""
+
+    def __init__(self, cluster: Cluster, topic: str, group: str, sink: Sink) -> None:
+        self._cluster, self._topic, self._sink = cluster, topic, sink
+        self._lock = threading.Lock()
+        self._tracker: SettlementTracker[Assignment] = SettlementTracker()
+        self._assignments: dict[int, Assignment] = {}
+        self._committed: dict[Assignment, int] = {}
+        self._epoch = 0
+        self._want_pause = self._is_paused = False
+        self._ready, self._closing = threading.Event(), threading.Event()
+        self._consumer = cluster.client(Consumer, CONSUMER, self._group(group))
+        self._fetcher = Fetcher(self._consumer, cluster.name)
+        self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-requests", daemon=True)
+
+    def start(self) -> None:
+        """Join the group."""
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        self._thread.start()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait for the group's first word on this member's share."""
+        return self._ready.wait(timeout_s)
+
+    def settle(self, token: Token) -> None:
+        """Make the offset committable, once all before it are."""
+        if isinstance(token, KafkaToken):
+            with self._lock:
+                self._tracker.settle(token.assignment, token.offset)
+
+    def pause(self) -> None:
+        """Fetch nothing more, from the consumer thread's next turn on."""
+        self._want_pause = True
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._want_pause = False
+
+    def unsettled(self) -> int:
+        """Deliveries not settled yet."""
+        with self._lock:
+            return self._tracker.unsettled
+
+    def close(self) -> None:
+        """Commit, leave, end the thread."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if not self._thread.is_alive():
+            self._consumer.close()
+            return
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            logger.warning("%s: the consumer did not end within %g s", self._cluster.name, CLOSE_TIMEOUT_S)
+
+    # --- the consumer's thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        commit_at_s = time.monotonic() + COMMIT_EVERY_S
+        while not self._closing.is_set():
+            self._apply_pause()
+            messages = self._fetcher.fetch(PAUSED_POLL_S if self._is_paused else POLL_S)
+            if messages:
+                self._hand_on(messages)
+            if time.monotonic() >= commit_at_s:
+                self._commit_in_passing()
+                commit_at_s = time.monotonic() + COMMIT_EVERY_S
+        self._consumer.close()  # revokes, and with that commits
+
+    def _hand_on(self, messages: Sequence[Any]) -> None:
+        deliveries = []
+        now_s = time.time()
+        for message in messages:
+            delivery = self._fault(message) if message.error() is not None else self._delivery(message, now_s)
+            if delivery is not None:
+                deliveries.append(delivery)
+        if deliveries:
+            self._sink(Arrived(deliveries))
+
+    def _delivery(self, message: Any, now_s: float) -> Delivery | None:
+        token = self._track(message.partition(), message.offset())
+        if token is None:
+            return None
+        try:
+            headers = message.headers() or ()
+        except UnicodeDecodeError:
+            return Delivery(token, Message((), b""), 0.0, None, None, "a header's name is not UTF-8")
+        envelope = open_envelope(headers, self._cluster.complaint)
+        return Delivery(
+            token,
+            Message(envelope.headers, message.value() or b""),
+            self._age_s(message, now_s),
+            envelope.reply_to,
+            envelope.correlation,
+            envelope.fault,
+        )
+
+    def _fault(self, message: Any) -> Delivery | None:
+        offset = self._fetcher.skip(message)
+        token = None if offset is None else self._track(message.partition(), offset)
+        if token is None:
+            return None
+        where = f"{message.topic()} [{message.partition()}] offset {offset}"
+        return Delivery(token, Message((), b""), 0.0, None, None, f"{where} cannot be read: {message.error().str()}")
+
+    def _track(self, partition: int, offset: int) -> KafkaToken | None:
+        """None for what is no longer ours (a rebalance within the same fetch) or is being worked on already."""
+        with self._lock:
+            assignment = self._assignments.get(partition)
+            if assignment is None or not self._tracker.track(assignment, offset):
+                return None
+        return KafkaToken(assignment, offset)
+
+    def _age_s(self, message: Any, now_s: float) -> float:
+        kind, timestamp_ms = message.timestamp()
+        if kind != TIMESTAMP_LOG_APPEND_TIME or self._cluster.embedded:
+            return 0.0  # a device's own clock may be anywhere
+        return self._cluster.clock.age_s(timestamp_ms / 1000, now_s)
+
+    def _apply_pause(self) -> None:
+        if self._want_pause != self._is_paused:
+            self._is_paused = self._want_pause
+            act = self._consumer.pause if self._is_paused else self._consumer.resume
+            act(self._consumer.assignment())
+
+    # --- group -------------------------------------------------------------------------------------------------------
+
+    def _group(self, group: str) -> dict[str, Any]:
+        config: dict[str, Any] = {"group.id": group, "on_commit": self._on_commit}
+        if self._cluster.embedded:
+            config |= EMBEDDED_CONSUMER
+        protocol = self._cluster.settings.group_protocol or ("consumer" if self._cluster.embedded else "classic")
+        if protocol == "classic":
+            return config | CLASSIC_GROUP
+        return config | CONSUMER_GROUP | {"statistics.interval.ms": 200, "stats_cb": self._on_statistics}
+
+    def _on_statistics(self, text: str) -> None:
+        """The `consumer` protocol calls nobody back for a member without a share; its join state tells."""
+        if not self._ready.is_set() and json.loads(text).get("cgrp", {}).get("join_state") == "steady":
+            self._ready.set()
+
+    def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        with self._lock:
+            self._epoch += 1
+            for each in partitions:
+                self._assignments[each.partition] = Assignment(each.topic, each.partition, self._epoch)
+        consumer.incremental_assign(partitions)
+        if self._is_paused:
+            consumer.pause(partitions)
+        self._ready.set()
+
+    def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        gone = self._take_away(partitions)
+        tokens = self._open(gone)
+        if tokens and not self._closing.is_set():
+            done = threading.Event()
+            self._sink(Revoked(tokens, done))
+            done.wait(REVOKE_WAIT_S)
+        self._commit_at_last(gone)
+        self._forget(gone)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        gone = self._take_away(partitions)
+        tokens = self._open(gone)
+        self._forget(gone)
+        if tokens:
+            self._sink(Revoked(tokens, threading.Event(), lost=True))
+        consumer.incremental_unassign(partitions)
+
+    def _take_away(self, partitions: Sequence[Any]) -> list[Assignment]:
+        with self._lock:
+            gone = [self._assignments.pop(each.partition, None) for each in partitions]
+        return [assignment for assignment in gone if assignment is not None]
+
+    def _open(self, assignments: Sequence[Assignment]) -> frozenset[KafkaToken]:
+        with self._lock:
+            return frozenset(KafkaToken(a, offset) for a in assignments for offset in self._tracker.open(a))
+
+    def _forget(self, assignments: Sequence[Assignment]) -> None:
+        with self._lock:
+            for assignment in assignments:
+                self._tracker.forget(assignment)
+                self._committed.pop(assignment, None)
+
+    # --- commits -----------------------------------------------------------------------------------------------------
+
+    def _uncommitted(self) -> dict[Assignment, int]:
+        with self._lock:
+            found = self._tracker.committables()
+        return {key: position for key, position in found.items() if self._committed.get(key) != position}
+
+    def _commit_in_passing(self) -> None:
+        positions = self._uncommitted()
+        if positions:
+            self._committed.update(positions)
+            self._consumer.commit(offsets=_offsets(positions), asynchronous=True)
+
+    def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
+        failed = [each for each in partitions if error is not None or each.error is not None]
+        if failed:
+            logger.debug("%s: commit failed, comes again: %s", self._cluster.name, error or failed[0].error)
+            self._committed.clear()
+
+    def _commit_at_last(self, assignments: Sequence[Assignment]) -> None:
+        positions = {key: position for key, position in self._uncommitted().items() if key in assignments}
+        if not positions:
+            return
+        try:
+            self._consumer.commit(offsets=_offsets(positions), asynchronous=False)
+        except KafkaException as error:
+            logger.warning("%s: last commit failed, its requests come again: %s", self._cluster.name, error)
+
+
+def _offsets(positions: dict[Assignment, int]) -> list[Any]:
+    return [TopicPartition(key.topic, key.partition, position) for key, position in positions.items()]
