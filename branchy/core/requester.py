@@ -177,7 +177,6 @@ class Schedule:
     """When the next request is sent: as the window has room (closed loop), or at a fixed rate (open loop).
 
     Args:
-        start_s: the caller's clock now.
         window: most requests in flight; not with a rate.
         rate: requests a second, whatever comes back, up to `limit` in flight.
         limit: most requests in flight at a rate; `capped` counts the requests that had to wait for it.
@@ -186,9 +185,7 @@ class Schedule:
         UsageError: a window below 1, a rate that is not above 0, or both given.
     """
 
-    def __init__(
-        self, start_s: float, *, window: int | None = None, rate: float | None = None, limit: int = MAX_IN_FLIGHT
-    ) -> None:
+    def __init__(self, window: int | None = None, rate: float | None = None, *, limit: int = MAX_IN_FLIGHT) -> None:
         if window is not None and rate is not None:
             raise UsageError(
                 "expected a window or a rate, got both; a window sends as answers come, a rate on schedule"
@@ -198,14 +195,18 @@ class Schedule:
         if rate is not None and not 0 < rate < math.inf:
             raise UsageError(f"rate: expected requests a second above 0, got {rate:g}")
         self.capped = 0
-        self._start_s, self._rate = start_s, rate
+        self._rate = rate
+        self._start_s: float | None = None
         self._limit = limit if rate is not None else window or 1
         self._sent = 0
         self._was_capped = False
 
     def wait_s(self, now: float, in_flight: int) -> float | None:
-        """Seconds until the next request is due, 0 when it is; None when an outcome has to come first."""
-        due_s = now if self._rate is None else self._start_s + self._sent / self._rate
+        """Seconds until the next request is due, 0 when it is; None when an outcome has to come first.
+
+        A rate's schedule starts with the first call.
+        """
+        due_s = self._due_s(now)
         if due_s > now:
             return due_s - now
         if in_flight < self._limit:
@@ -217,7 +218,14 @@ class Schedule:
 
     def send(self, now: float) -> float:
         """The next request is sent; returns when it was meant to be."""
-        intended_s = now if self._rate is None else self._start_s + self._sent / self._rate
+        intended_s = self._due_s(now)
         self._sent += 1
         self._was_capped = False
         return intended_s
+
+    def _due_s(self, now: float) -> float:
+        if self._rate is None:
+            return now
+        if self._start_s is None:
+            self._start_s = now
+        return self._start_s + self._sent / self._rate

@@ -231,7 +231,7 @@ TestEachRequestEndsOnce = EachRequestEndsOnce.TestCase
 
 
 def test_a_closed_loop_sends_the_next_when_the_last_has_ended():
-    schedule = Schedule(0.0)
+    schedule = Schedule()
     assert schedule.wait_s(0.0, in_flight=0) == 0.0
     assert schedule.send(0.5) == 0.5
     assert schedule.wait_s(9.0, in_flight=1) is None
@@ -240,13 +240,13 @@ def test_a_closed_loop_sends_the_next_when_the_last_has_ended():
 
 @given(st.integers(1, 100), st.integers(0, 200))
 def test_a_window_has_room_below_its_size(window, in_flight):
-    wait = Schedule(0.0, window=window).wait_s(0.0, in_flight)
+    wait = Schedule(window=window).wait_s(0.0, in_flight)
     assert (wait == 0.0) == (in_flight < window)
     assert wait in (0.0, None)
 
 
 def test_a_rate_sends_on_schedule_whatever_is_in_flight():
-    schedule = Schedule(100.0, rate=4.0)
+    schedule = Schedule(rate=4.0)
     assert schedule.wait_s(100.0, 0) == 0.0
     assert schedule.send(100.0) == 100.0
     assert schedule.wait_s(100.05, 1) == pytest.approx(0.2)
@@ -254,7 +254,8 @@ def test_a_rate_sends_on_schedule_whatever_is_in_flight():
 
 
 def test_a_rate_that_fell_behind_catches_up_and_counts_from_the_intended_times():
-    schedule = Schedule(0.0, rate=10.0)
+    schedule = Schedule(rate=10.0)
+    schedule.wait_s(0.0, 0)
     late_s = 0.35
     intended = []
     while schedule.wait_s(late_s, 0) == 0.0:
@@ -263,7 +264,7 @@ def test_a_rate_that_fell_behind_catches_up_and_counts_from_the_intended_times()
 
 
 def test_a_rate_is_bounded_in_flight_and_counts_each_request_that_waited_once():
-    schedule = Schedule(0.0, rate=10.0, limit=2)
+    schedule = Schedule(rate=10.0, limit=2)
     schedule.send(0.0)
     schedule.send(0.1)
     assert schedule.wait_s(0.15, 2) == pytest.approx(0.05)
@@ -278,7 +279,8 @@ def test_a_rate_is_bounded_in_flight_and_counts_each_request_that_waited_once():
 
 @given(st.floats(0.1, 1e5), st.integers(1, 50))
 def test_a_rate_does_not_drift(rate, count):
-    schedule = Schedule(5.0, rate=rate)
+    schedule = Schedule(rate=rate)
+    schedule.wait_s(5.0, 0)
     intended = [schedule.send(now=math.inf) for _ in range(count)]
     assert intended == pytest.approx([5.0 + i / rate for i in range(count)])
     assert all(a < b for a, b in itertools.pairwise(intended))
@@ -297,4 +299,4 @@ def test_a_rate_does_not_drift(rate, count):
 )
 def test_a_wrong_schedule_is_refused(kwargs, message):
     with pytest.raises(UsageError, match=message):
-        Schedule(0.0, **kwargs)
+        Schedule(**kwargs)
