@@ -187,10 +187,10 @@ class TierMachine:
 
     def _on_malformed(self, event: ev.Malformed, now: float) -> None:
         self.counters[f"malformed.{event.code}"] += 1
+        self._dead_letter(event.token, event.code, event.text)
         if event.reply_to is not None:
             answer = self._answer(event.request or "", "error", "malformed", "", detail=f"{event.code}: {event.text}")
             self._out.append(ev.SendAnswer(None, event.reply_to, event.correlation, answer, None))
-        self._dead_letter(event.token, event.code, event.text)
 
     def _refuse(self, event: ev.Came, reason: Reason, text: str) -> None:
         hop = Hop(self.tier, None, None, None, 0.0, 0.0, 0.0)
@@ -366,9 +366,9 @@ class TierMachine:
             self._answer_here(job, "failed", now)
             return
         self._drop(job)
+        self._dead_letter(job.token, "failed", text)
         answer = self._answer(job.request.id, "error", "failed", job.request.model, detail=text)
         self._out.append(ev.SendAnswer(None, job.reply_to, job.correlation, answer, job.request.traceparent))
-        self._dead_letter(job.token, "failed", text)
 
     def _answer(
         self,
@@ -452,13 +452,11 @@ class TierMachine:
                 self._out.append(ev.Forget(token, superseded=False))
 
     def _on_drain(self, event: ev.Drain, now: float) -> None:
+        """Nothing goes up any more: what has a prediction is answered now, what waits once it is computed."""
         self._draining = True
         for job in list(self._by_token.values()):
             if job.verdict is not None and job.phase != "computing":
                 self._answer_here(job, "handover", now)
-            elif job.phase == "waiting":
-                self._drop(job)
-                self._out.append(ev.Forget(job.token, superseded=False))
         self._out.append(ev.PurgeFront())
 
     # --- backpressure --------------------------------------------------------------------------------------------

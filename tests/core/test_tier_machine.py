@@ -279,7 +279,7 @@ def test_a_malformed_request_gets_an_error_and_the_dead_letters(changes, code):
     tier.tokens[token] = w.Delivery("r1", "device", b"c", 1e9)
     tier.tracker.track("p", token)
     event = ev.Came(token, w.request(tier.stages, 1, **changes), "device", b"c")
-    courtesy, dead = tier.machine.handle(event, tier.now)
+    dead, courtesy = tier.machine.handle(event, tier.now)
     assert (courtesy.answer.status, courtesy.answer.reason, courtesy.answer.label) == ("error", "malformed", None)
     assert (dead.token, dead.code) == (token, code)
 
@@ -461,7 +461,7 @@ def test_what_is_lost_is_forgotten_and_never_settled():
     assert tier.machine.idle
 
 
-def test_told_to_stop_it_answers_what_it_can_and_leaves_the_rest_to_others():
+def test_told_to_stop_it_answers_what_it_has_and_leaves_the_rest_to_others():
     tier = world()
     pending = ask(tier, 1)
     computing = tier.arrive(w.request(tier.stages, 2))
@@ -472,10 +472,10 @@ def test_told_to_stop_it_answers_what_it_can_and_leaves_the_rest_to_others():
     late = tier.arrive(w.request(tier.stages, 4))
     assert tier.paused
     assert answer_of(tier, pending).reason == "handover"
-    for token in (waiting, late):
-        assert tier.tokens[token].terminal == ev.Forget(token, superseded=False)
+    assert tier.tokens[late].terminal == ev.Forget(late, superseded=False)
     compute_all(tier, w.UNSURE)
     assert answer_of(tier, computing).reason == "handover"
+    assert answer_of(tier, waiting).reason == "handover"
 
 
 def test_an_answer_that_was_not_delivered_is_sent_again_and_one_that_cannot_be_is_settled():

@@ -1,0 +1,172 @@
+"""A cascade of toy tiers over the memory transport, each in a thread, and a client that talks to it."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from tier_world import DIGEST, model_of, stage
+
+from branchy.core import topics, wire
+from branchy.core.messages import Answer, EncodedSample, Request
+from branchy.core.tier_model import TierLimits
+from branchy.errors import DatasetError
+from branchy.runner.executor import Executor
+from branchy.runner.tier import Back, Front, Tier
+from branchy.transport.base import Message, Replied
+from branchy.transport.memory import MemoryBroker
+
+CASCADE = "toy"
+NAMES = ("edge", "fog", "cloud")
+WAIT_S = 20.0
+"""How long a test waits for what must come; only a failing test waits that long."""
+
+
+class ToyEngine:
+    """Sure when the sample's first value is this stage's ordinal or below; what else the second value says."""
+
+    FAIL, NOT_FINITE, HOLD = 1, 2, 3
+
+    def __init__(self, spec, ordinal: int, hold: threading.Event, started: threading.Event) -> None:
+        self.stage, self.ordinal, self.hold, self.started = spec, ordinal, hold, started
+        self.closed = False
+
+    def run(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
+        if (batch[:, 1] == self.FAIL).any():
+            raise ValueError("this model cannot")
+        if (batch[:, 1] == self.HOLD).any():
+            self.started.set()
+            assert self.hold.wait(WAIT_S)
+        logits = np.zeros((len(batch), 3), np.float32)
+        logits[:, 2] = np.where(batch[:, 0] <= self.ordinal, 9.0, 0.1)
+        logits[batch[:, 1] == self.NOT_FINITE] = np.nan
+        return {"logits": logits, "activation": batch.astype(np.float32)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def sample(sure_at: int = 0, special: int = 0) -> np.ndarray:
+    """A sample that the exit with that ordinal (edge 0, fog 1, cloud 2) is sure of."""
+    return np.asarray([sure_at, special, 0, 0], np.uint8)
+
+
+def no_images(encoded: EncodedSample) -> np.ndarray:
+    raise DatasetError("damaged image")
+
+
+@dataclass
+class RunningTier:
+    """A tier in a thread, with what it was given."""
+
+    tier: Tier
+    back: Back
+    thread: threading.Thread
+    engines: list[ToyEngine]
+    stack: ExitStack
+
+    def stop(self) -> None:
+        """As SIGTERM does."""
+        self.tier.stop()
+        self.thread.join(WAIT_S)
+        assert not self.thread.is_alive()
+        self.stack.close()
+
+    def vanish(self) -> None:
+        """As SIGKILL does, for the others: it takes, settles and answers nothing any more."""
+        self.back.source.close()
+        self.back.sender.send = lambda *args, **kwargs: True
+        self.tier._stopping_since = -1e9  # long ago: it waits for nothing
+        self.stop()
+
+
+@dataclass
+class MemoryCascade:
+    """Brokers, tiers and a client's inbox."""
+
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    tiers: list[RunningTier] = field(default_factory=list)
+    hold: threading.Event = field(default_factory=threading.Event)
+    computing: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.link = self.broker.link("client")
+        requests = [topics.requests(CASCADE, name) for name in NAMES]
+        dead = [topics.dead_letters(CASCADE, name) for name in NAMES]
+        answers = [topics.answers(CASCADE, name) for name in (*NAMES, "device")]
+        self.link.prepare([*requests, *dead, *answers], 1.0)
+        self.events: queue.SimpleQueue = queue.SimpleQueue()
+        self.inbox = self.link.replies(topics.answers(CASCADE, "device"), "0", self.events.put, 1.0)
+        self.sender = self.link.sender(lambda event: None, message_timeout_s=30.0, queue_limit=1000)
+        self.ids = itertools.count()
+
+    def start(self, name: str, limits: TierLimits | None = None, replica: str = "0") -> RunningTier:
+        ordinal = NAMES.index(name)
+        before = NAMES[ordinal - 1] if ordinal else None
+        after = NAMES[ordinal + 1] if ordinal < 2 else None
+        spec = stage(name, before, after)
+        tier = Tier(name, [model_of((spec,))], limits or TierLimits())
+        stack = ExitStack()
+        link = self.broker.link("back")
+        source = link.requests(topics.requests(CASCADE, name), name, tier.sink)
+        stack.callback(source.close)
+        sender = link.sender(tier.sink, message_timeout_s=30.0, queue_limit=1000)
+        back = Back(source, sender, link.queue(topics.dead_letters(CASCADE, name)))
+        front = None
+        if after:
+            up = self.broker.link("front")
+            replies = up.replies(topics.answers(CASCADE, name), replica, tier.sink, 1.0)
+            stack.callback(replies.close)
+            up_sender = up.sender(tier.sink, message_timeout_s=30.0, queue_limit=1000)
+            front = Front(up_sender, replies, up.queue(topics.requests(CASCADE, after)))
+        engine = ToyEngine(spec, ordinal, self.hold, self.computing)
+        executor = Executor({(DIGEST, name): engine}, no_images, tier.sink)
+        stack.callback(executor.close)
+        thread = threading.Thread(target=tier.run, args=(back, front, executor), daemon=True)
+        running = RunningTier(tier, back, thread, [engine], stack)
+        thread.start()
+        self.tiers.append(running)
+        return running
+
+    def ask(self, values: np.ndarray, *, to: str = "edge", budget_ms: float = 20_000.0, **changes) -> str:
+        """Send a request; returns its id."""
+        tensor = "sample" if to == "edge" else "activation"
+        payload = {tensor: values if to == "edge" else values.astype(np.float32)}
+        fields = {"id": f"q{next(self.ids)}", "model": DIGEST, "stage": to, "budget_ms": budget_ms, "payload": payload}
+        request = Request(**{**fields, **changes})
+        headers, body = wire.encode_request(request, wire.Stamp("event", "/test", datetime.now(UTC)))
+        self.put(Message(headers, body), to=to, correlation=request.id.encode())
+        return request.id
+
+    def put(self, message: Message, *, to: str = "edge", correlation: bytes | None = b"c", reply: bool = True) -> None:
+        """Send any message at all."""
+        address = self.link.queue(topics.requests(CASCADE, to))
+        reply_to = self.inbox.address if reply else None
+        assert self.sender.send(address, message, "tag", correlation=correlation, reply_to=reply_to)
+
+    def answer(self) -> tuple[bytes | None, Answer]:
+        """The next answer that comes to the client."""
+        event = self.events.get(timeout=WAIT_S)
+        assert isinstance(event, Replied)
+        return event.correlation, wire.decode_answer(event.message.headers, event.message.body)
+
+    def answers(self, n: int) -> dict[str, Answer]:
+        """The next n answers by their request's id; none may come twice."""
+        got = [self.answer()[1] for _ in range(n)]
+        assert len({a.request for a in got}) == n
+        return {a.request: a for a in got}
+
+    def dead(self, name: str) -> list[Message]:
+        return self.broker.messages(topics.dead_letters(CASCADE, name))
+
+    def close(self) -> None:
+        self.hold.set()
+        for running in self.tiers:
+            if running.thread.is_alive():
+                running.stop()
