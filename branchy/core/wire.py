@@ -41,6 +41,8 @@ SCALE, OFFSET = ".scale", ".offset"
 
 Headers = Sequence[tuple[str, bytes]]
 
+_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 T = TypeVar("T")
 _DTYPES = get_args(DType)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -318,7 +320,7 @@ def encode_answer(
     if traceparent:
         headers.append(("traceparent", traceparent.encode()))
     fields = _fields(answer) | {"hops": [_fields(hop) for hop in answer.hops]}
-    return headers, json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+    return headers, _to_json(fields).encode()
 
 
 def _fields(record: Answer | Hop) -> dict[str, Any]:

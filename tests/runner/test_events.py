@@ -1,3 +1,4 @@
+import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ def test_uuid7_is_the_rfc_example_when_time_and_randomness_are_its_own(monkeypat
     # RFC 9562, appendix A.6: 2022-02-22T19:22:22.000Z, rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F.
     fraction_ns = -(-0xCC3 * 1_000_000 // 4096)
     monkeypatch.setattr(events.time, "time_ns", lambda: 0x017F22E279B0 * 1_000_000 + fraction_ns)
-    monkeypatch.setattr(events.secrets, "randbits", lambda bits: 0x18C4DC0C0C07398F)
+    monkeypatch.setattr(events._random, "getrandbits", lambda bits: 0x18C4DC0C0C07398F)
     assert uuid7() == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
@@ -61,3 +62,13 @@ def test_a_stamper_stamps_each_event_with_a_fresh_id_its_source_and_utc():
     assert first.source == second.source == "/branchy/lenet/device"
     assert first.time.tzinfo is UTC
     assert abs(datetime.now(UTC) - first.time) < timedelta(minutes=1)
+
+
+def test_a_forked_child_makes_other_ids_than_its_parent():
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, uuid7()[-12:].encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 12).decode() != uuid7()[-12:]
