@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Cascade", "Device", "__version__"]
 
-_HOMES = {"Bundle": "branchy.store.bundle", "Cascade": "branchy.runner.evaluation", "Device": "branchy.runner.device"}
+_HOMES = {"Bundle": "branchy.store.bundle", "Cascade": "branchy.runner.cascade", "Device": "branchy.runner.device"}
 
 if TYPE_CHECKING:
     from branchy.runner.device import Device
-    from branchy.runner.evaluation import Cascade
+    from branchy.runner.cascade import Cascade
     from branchy.store.bundle import Bundle
 
 

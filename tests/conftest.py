@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from toy_bundle import write_toy_bundle
 
 from branchy.brokers.embedded import EmbeddedBroker, start_embedded
+from branchy.store.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,9 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
     """One embedded broker for the session; tests keep apart by the names of their topics."""
     with start_embedded() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of tests/support/toy_bundle.py; read it, don't change it."""
+    return write_toy_bundle(tmp_path_factory.mktemp("toy") / "toy")
