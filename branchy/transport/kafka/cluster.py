@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from branchy.config import LinkSettings
-from branchy.errors import BrokerUnavailableError
+from branchy.errors import BrokerUnavailableError, TransportError
 from branchy.transport.kafka import topics
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.clock import ClockOffset
@@ -113,8 +113,10 @@ class Cluster:
             "batch.size": min(1_000_000, max(1, self._limit_bytes - 64 * 1024)),
         }
 
-    def unavailable(self, error: KafkaException, timeout_s: float) -> BrokerUnavailableError:
+    def unavailable(self, error: KafkaException, timeout_s: float) -> TransportError:
         """The error for a person: which brokers, how long, and librdkafka's words."""
+        if error.args[0].code() in topics.NOT_ALLOWED:
+            return TransportError(f"{self.name}: the brokers do not allow it: {error.args[0].str()}")
         brokers = client_config(self.settings, self.name, self.watch.on_error)["bootstrap.servers"]
         return BrokerUnavailableError(
             f"{self.name}: no Kafka broker answered at {brokers} within {timeout_s:g} s ({error.args[0].str()}); "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import zlib
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -14,10 +16,12 @@ from branchy.transport.kafka.addresses import KafkaAddress, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
 from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.topics import NOT_ALLOWED
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
+RETRY_S = 0.05
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -38,15 +42,12 @@ class KafkaInbox:
         extra = EMBEDDED_CONSUMER if cluster.embedded else {}
         group = {"group.id": f"branchy-replies-{topic}-{replica}"}  # librdkafka wants one; nothing ever joins it
         self._consumer = cluster.client(Consumer, CONSUMER, group, extra)
-        partition = TopicPartition(*self._address)
         try:
             # Not OFFSET_END: that is looked up later, and answers sent before it are lost.
-            _, end = self._consumer.get_watermark_offsets(partition, timeout=timeout_s)
+            self._consumer.assign([TopicPartition(*self._address, _end(self._consumer, self._address, timeout_s))])
         except KafkaException as error:
             self._consumer.close()
             raise cluster.unavailable(error, timeout_s) from None
-        partition.offset = end
-        self._consumer.assign([partition])
         self._fetcher = Fetcher(self._consumer, cluster.name)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-replies", daemon=True)
@@ -71,3 +72,16 @@ class KafkaInbox:
                 envelope = open_envelope(message.headers() or (), lambda _: None)
                 self._sink(Replied(envelope.correlation, Message(envelope.headers, message.value() or b"")))
         self._consumer.close()
+
+
+def _end(consumer: Any, address: KafkaAddress, timeout_s: float) -> int:
+    """The high watermark; a new topic's leader may not know yet that it is one, so ask again."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.1, deadline_s - time.monotonic())
+        try:
+            return int(consumer.get_watermark_offsets(TopicPartition(*address), timeout=left_s)[1])
+        except KafkaException as error:
+            if error.args[0].code() in NOT_ALLOWED or time.monotonic() > deadline_s:
+                raise
+            time.sleep(RETRY_S)

@@ -19,6 +19,8 @@ PARTITIONS = 12
 ENVELOPE_BYTES = 1_024
 """Kept of a topic's limit for the record's own overhead and the reply headers."""
 
+NOT_ALLOWED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+
 TOPIC = {"message.timestamp.type": "LogAppendTime", "segment.ms": "60000", "segment.bytes": str(64 * 1024 * 1024)}
 
 
