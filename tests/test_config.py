@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from branchy.config import BROKER_FILE, DeviceSettings, ServeSettings, load
+from branchy.errors import ConfigError
+
+GIVEN = {"bundle": "b", "tier": "edge", "back": {"brokers": "here:1"}}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and an environment without branchy's variables."""
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("BRANCHY_"):
+            monkeypatch.delenv(name)
+    return tmp_path
+
+
+def error_of(flags: dict, file: Path | None = None, kind=ServeSettings) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(kind, flags, file)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(elsewhere, monkeypatch):
+    (elsewhere / "branchy.toml").write_text("pending = 1\nbatch_size = 1\nthreads = 3\n")
+    monkeypatch.setenv("BRANCHY_PENDING", "2")
+    monkeypatch.setenv("BRANCHY_BATCH_SIZE", "2")
+    settings = load(ServeSettings, {**GIVEN, "pending": 5})
+    assert (settings.pending, settings.batch_size, settings.threads) == (5, 2, 3)
+
+
+def test_links_are_merged_setting_by_setting(elsewhere, monkeypatch):
+    (elsewhere / "branchy.toml").write_text(
+        '[back]\nusername = "u"\nsasl_mechanism = "PLAIN"\n[back.options]\n"a.b" = "c"\n'
+    )
+    monkeypatch.setenv("BRANCHY_BACK_PASSWORD", "secret")
+    settings = load(ServeSettings, {**GIVEN, "back": {"brokers": "here:1", "security": "SASL_SSL"}})
+    back = settings.back
+    assert (back.username, back.security, back.options) == ("u", "SASL_SSL", {"a.b": "c"})
+    assert back.password is not None
+    assert back.password.get_secret_value() == "secret"
+    assert "secret" not in repr(settings)
+
+
+def test_each_command_reads_its_own_section_and_what_is_at_the_top(elsewhere):
+    file = elsewhere / "mine.toml"
+    file.write_text(
+        'bundle = "x"\n[back]\nbrokers = "h:1"\n[serve]\ntier = ["edge", "fog"]\n[device]\ndeadline_ms = 50\n'
+    )
+    assert load(ServeSettings, {}, file).tier == ("edge", "fog")
+    assert load(DeviceSettings, {}, file).deadline_ms == 50
+
+
+def test_a_tier_is_given_as_names_with_commas_in_flag_and_environment(monkeypatch):
+    assert load(ServeSettings, {**GIVEN, "tier": "fog, cloud"}).tier == ("fog", "cloud")
+    monkeypatch.setenv("BRANCHY_TIER", "edge,fog")
+    assert load(ServeSettings, {k: v for k, v in GIVEN.items() if k != "tier"}).tier == ("edge", "fog")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"pending": 0}, "setting pending from the command line: Input should be greater than or equal to 1, got 0"),
+        ({"back": {"brokers": "nowhere"}}, "back.brokers from the command line"),
+        ({"back": {"brokers": "h:99999"}}, "expected HOST:PORT[,HOST:PORT...]"),
+        ({"cascade": "a b"}, "cascade from the command line"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_what_was_expected(flags, words):
+    assert words in error_of({**GIVEN, **flags})
+
+
+def test_a_wrong_variable_is_named_as_from_the_environment(monkeypatch):
+    monkeypatch.setenv("BRANCHY_THREADS", "many")
+    assert "setting threads from the environment" in error_of(GIVEN)
+    assert "'many'" in error_of(GIVEN)
+
+
+def test_a_wrong_value_in_the_file_is_named_with_the_file(elsewhere):
+    file = elsewhere / "mine.toml"
+    file.write_text("probe_s = -1\n")
+    assert f"setting probe_s from file {file}" in error_of(GIVEN, file)
+
+
+def test_what_is_missing_says_how_to_give_it():
+    text = error_of({"tier": "edge", "back": {"brokers": "h:1"}})
+    assert "setting bundle" in text
+    assert "BRANCHY_BUNDLE" in text
+    assert "branchy.toml" in text
+
+
+@pytest.mark.parametrize(
+    "content", ["= 1", "typo = 1", "serve = 1", "\xff"], ids=["no TOML", "unknown", "no table", "bytes"]
+)
+def test_a_file_that_is_no_settings_file_is_named(elsewhere, content):
+    file = elsewhere / "mine.toml"
+    file.write_bytes(content.encode("latin-1"))
+    assert str(file) in error_of(GIVEN, file)
+
+
+def test_a_file_that_is_named_must_be_there(elsewhere):
+    assert "found none" in error_of(GIVEN, elsewhere / "absent.toml")
+
+
+def test_sasl_without_a_user_is_refused_and_no_secret_is_shown():
+    text = error_of({**GIVEN, "back": {"brokers": "h:1", "security": "SASL_SSL", "password": "s3cret"}})
+    assert "sasl_mechanism" in text
+    assert "username" in text
+    assert "s3cret" not in text
+
+
+def test_without_brokers_those_of_this_machine_are_taken(elsewhere):
+    flags = {"bundle": "b", "tier": "edge"}
+    assert "branchy broker start --embedded" in error_of(flags)
+    (elsewhere / BROKER_FILE).parent.mkdir()
+    (elsewhere / BROKER_FILE).write_text(json.dumps({"brokers": "127.0.0.1:5"}))
+    assert load(ServeSettings, flags).back.brokers == "127.0.0.1:5"
+    assert load(DeviceSettings, {"bundle": "b"}).back.brokers == "127.0.0.1:5"
+    (elsewhere / BROKER_FILE).write_text("{")
+    assert str(BROKER_FILE) in error_of(flags)
+
+
+def test_a_front_without_brokers_of_its_own_has_the_backs():
+    assert load(ServeSettings, GIVEN).front is None
+    settings = load(ServeSettings, {**GIVEN, "front": {"compression": "zstd"}})
+    assert settings.front is not None
+    assert settings.front.brokers == "here:1"
+
+
+def test_settings_are_frozen():
+    settings = load(ServeSettings, GIVEN)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.pending = 3
