@@ -31,7 +31,7 @@ class WayUp:
         self._prefix = prefix
         self._numbers = count()
         self._pending: dict[bytes, Job] = {}
-        self._given_up: OrderedDict[bytes, float] = OrderedDict()
+        self._given_up: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         self._next_probe = 0.0
 
     def __len__(self) -> int:
@@ -76,16 +76,21 @@ class WayUp:
         self.breaker.record(job.ticket, False, now)
 
     def answered_late(self, correlation: bytes, now: float) -> bool:
-        """An answer nobody waits for: learn from it; False when nobody ever asked."""
-        sent_at = self._given_up.pop(correlation, None)
-        if sent_at is None:
+        """An answer nobody waits for: learn from it; False when nobody ever asked.
+
+        Nothing is learnt from a forward of before the breaker's last change: it tells how long the front
+        was away, and a burst of such answers from one that is back would keep everybody from going up.
+        """
+        if correlation not in self._given_up:
             return False
-        self.round_trips.observe(now - sent_at)
+        sent_at, epoch = self._given_up.pop(correlation)
+        if epoch == self.breaker.epoch:
+            self.round_trips.observe(now - sent_at)
         return True
 
     def end(self, job: Job) -> None:
         """The job waits no more."""
         del self._pending[job.up]
-        self._given_up[job.up] = job.sent_at
+        self._given_up[job.up] = (job.sent_at, job.ticket.epoch)
         if len(self._given_up) > LATE_KEPT:
             self._given_up.popitem(last=False)
