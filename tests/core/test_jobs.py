@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tier_world import TIERS, request
+
+from branchy.core.deadline import Deadline
+from branchy.core.jobs import Job, WorkQueue
+from branchy.core.tier_events import Came
+
+STAGES = TIERS["two"]
+
+
+def job(number: int = 0, expires: float = 1.0, position: int = 0, model: str = "m") -> Job:
+    event = Came(number, request(STAGES, number, model=model), "device", b"c")
+    made = Job(event, Deadline(expires, expires - 0.01), None, now=0.0)
+    made.position = position
+    return made
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.integers(0, 1), st.sampled_from("ab")), max_size=40), st.integers(1, 8))
+def test_batches_hold_each_job_once_of_one_stage_of_one_model_the_most_urgent_first(entries, most):
+    queue = WorkQueue()
+    jobs = [job(n, expires, position, model) for n, (expires, position, model) in enumerate(entries)]
+    for one in jobs:
+        queue.push(one)
+    taken: list[Job] = []
+    while batch := queue.take(most):
+        assert len(batch) <= most
+        assert len({(one.position, one.request.model) for one in batch}) == 1
+        left = [one for one in jobs if one not in taken]
+        assert batch[0].deadline.expires == min(one.deadline.expires for one in left)
+        same = [one for one in left if (one.position, one.request.model) == (batch[0].position, batch[0].request.model)]
+        urgent = sorted(one.deadline.expires for one in same)[: len(batch)]
+        assert [one.deadline.expires for one in batch] == urgent
+        taken += batch
+        assert len(queue) == len(jobs) - len(taken)
+    assert sorted(one.token for one in taken) == list(range(len(jobs)))
+
+
+def test_a_job_that_ended_while_it_waited_is_not_computed():
+    queue = WorkQueue()
+    ended, alive = job(1), job(2)
+    queue.push(ended)
+    queue.push(alive)
+    ended.phase = "done"
+    queue.discard()
+    assert len(queue) == 1
+    assert queue.take(8) == [alive]
+    assert queue.take(8) == []
+
+
+def test_the_wait_grows_with_what_is_ahead_and_is_none_when_idle():
+    queue = WorkQueue()
+    queue.push(job(1))
+    queue.take(1)
+    queue.computed(1, 0.1)
+    assert queue.wait_s() == 0.0
+    for number in range(4):
+        queue.push(job(number))
+    queue.take(2)
+    assert queue.wait_s() == pytest.approx(0.5)
+
+
+def test_a_job_is_due_when_the_requester_leaves_or_with_a_prediction_in_time_for_the_way_back():
+    one = job(expires=5.0)
+    assert one.due == 5.0
+    one.verdict = object()
+    assert one.due == 4.99

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from branchy.core.messages import EncodedSample
+from branchy.core.tier_events import Submit
+from branchy.errors import DatasetError, EngineError
+from branchy.runner.executor import Executor
+
+
+class Doubling:
+    closed = False
+
+    def run(self, batch):
+        if batch[0, 0] == 99:
+            raise EngineError("this batch cannot be run")
+        return {"logits": batch * 2.0}
+
+    def close(self):
+        self.closed = True
+
+
+def decode(sample: EncodedSample) -> np.ndarray:
+    if sample.data == b"bad":
+        raise DatasetError("damaged image")
+    return np.asarray([7.0])
+
+
+@pytest.fixture
+def bench() -> Iterator[tuple[Executor, queue.SimpleQueue, Doubling]]:
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    engine = Doubling()
+    executor = Executor({("m", "edge"): engine}, decode, done.put)
+    yield executor, done, engine
+    executor.close()
+
+
+def computed(bench, *inputs):
+    executor, done, _ = bench
+    executor.submit(Submit(5, "m", "edge", inputs))
+    return done.get(timeout=20)
+
+
+def test_a_batch_is_stacked_run_and_reported_with_its_number_and_times(bench):
+    event = computed(bench, np.asarray([1.0]), np.asarray([2.0]))
+    assert event.work == 5
+    assert event.outputs["logits"].tolist() == [[2.0], [4.0]]
+    assert event.started <= event.finished
+    assert event.failures == {}
+
+
+def test_an_image_that_cannot_be_decoded_fails_alone(bench):
+    good, bad = EncodedSample("image/png", b"good"), EncodedSample("image/png", b"bad")
+    event = computed(bench, np.asarray([1.0]), bad, good)
+    assert event.failures == {1: "damaged image"}
+    assert event.outputs["logits"].tolist() == [[2.0], [14.0]]
+    event = computed(bench, bad)
+    assert (event.failures, event.outputs) == ({0: "damaged image"}, {})
+
+
+def test_a_model_that_fails_fails_its_batch_and_the_worker_goes_on(bench):
+    event = computed(bench, np.asarray([99.0]), np.asarray([1.0]))
+    assert list(event.failures) == [0, 1]
+    assert "this batch cannot be run" in event.failures[0]
+    assert computed(bench, np.asarray([1.0])).failures == {}
+
+
+def test_a_stage_that_was_not_loaded_fails_its_batch(bench):
+    executor, done, _ = bench
+    executor.submit(Submit(6, "other", "edge", [np.asarray([1.0])]))
+    assert list(done.get(timeout=20).failures) == [0]
+
+
+def test_closing_it_frees_the_engines_and_may_be_done_twice(bench):
+    executor, _, engine = bench
+    executor.close()
+    executor.close()
+    assert engine.closed
