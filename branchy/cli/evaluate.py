@@ -12,7 +12,13 @@ import click
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("dataset")
 @click.option("--stage", metavar="NAME", help="Send every sample to this stage's exit; 'full' for the full model.")
-@click.option("--engine", type=click.Choice(["litert", "keras"]), default="litert", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["litert", "keras"]),
+    default="litert",
+    show_default=True,
+    help="What runs the stages.",
+)
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads for one batch.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="1: one by one.")
 @click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")

@@ -102,6 +102,11 @@ class ExitSettings:
     accuracy: float | None = None
     samples: int = 0
 
+    @property
+    def rule(self) -> str:
+        """When a sample leaves, for people: `max_prob >= 0.8`."""
+        return f"{self.policy} {'<=' if self.policy == 'entropy' else '>='} {self.threshold:.4g}"
+
     def check(self, classes: int) -> None:
         """Raise `UsageError` when the threshold or temperature is outside the policy's range."""
         high = math.log(classes) if self.policy == "entropy" else 1.0

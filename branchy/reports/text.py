@@ -22,3 +22,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def listed(names: Sequence[str], width: int = 80) -> str:
+    """Names with commas between, cut to a width where there are too many."""
+    text = ", ".join(names)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from branchy.core.statistics import wilson
 from branchy.datasets import Dataset, Part
 from branchy.errors import DatasetUsageError
 from branchy.reports.csv import CsvReport, Row
-from branchy.reports.text import text_table
+from branchy.reports.text import listed, text_table
 from branchy.runner.cascade import BATCH, Cascade
 from branchy.store.bundle import Bundle
 
@@ -95,7 +95,13 @@ class Evaluation:
         header = ("exit", "leaves at", "left", "share", "right", "95 % interval", "ms", "FLOPs", "bytes up")
         rows = [
             self._line(
-                t.exit, _rule(t, t is self.exits[-1]), t.left, t.correct, t.total_ms, t.flops * t.left, t.bytes_up
+                t.exit,
+                "always" if t is self.exits[-1] else t.settings.rule,
+                t.left,
+                t.correct,
+                t.total_ms,
+                t.flops * t.left,
+                t.bytes_up,
             )
             for t in self.exits
         ]
@@ -196,7 +202,8 @@ def _check_fits(spec: CascadeSpec, dataset: Dataset) -> None:
     want, found = spec.input, dataset.input
     if dataset.labels != spec.labels:
         raise DatasetUsageError(
-            f"data set {dataset.name}: expected the bundle's classes {_some(spec.labels)}, got {_some(dataset.labels)}"
+            f"data set {dataset.name}: expected the bundle's classes {listed(spec.labels)}, "
+            f"got {listed(dataset.labels)}"
         )
     if (want.tensor.shape, want.tensor.dtype) != (found.tensor.shape, found.tensor.dtype):
         raise DatasetUsageError(
@@ -208,15 +215,3 @@ def _check_fits(spec: CascadeSpec, dataset: Dataset) -> None:
             f"data set {dataset.name}: expected values in the bundle's range {want.low:g}..{want.high:g}, "
             f"got a data set that declares {found.low:g}..{found.high:g}"
         )
-
-
-def _some(labels: Iterable[str]) -> str:
-    text = ", ".join(labels)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _rule(tally: ExitTally, last: bool) -> str:
-    if last:
-        return "always"
-    sign = "<=" if tally.settings.policy == "entropy" else ">="
-    return f"{tally.settings.policy} {sign} {tally.settings.threshold:.4g}"

@@ -65,7 +65,9 @@ def test_bytes_go_up_only_where_a_sample_goes_on(cascade: Cascade) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 0.0), ("float16", 2e-3), ("uint8", 0.05)])
-def test_activations_cross_the_cut_as_they_would_between_tiers(toy_bundle: Bundle, dtype: DType, close: float) -> None:
+def test_activations_cross_the_cut_as_they_would_between_tiers(
+    toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, dtype: DType, close: float
+) -> None:
     cascade = Cascade(toy_bundle, thresholds=1.0)
     spec = cascade.spec
     edge = replace(spec.stages[0], uplink=Uplink("activation", dtype))

@@ -1,0 +1,111 @@
+"""What is in a bundle, as plain data (for `--json`) and as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from branchy.core.cascade import CascadeSpec, DType, ExitSettings, StageSpec, TensorSpec
+from branchy.core.statistics import wilson
+from branchy.core.wire import encode_tensors
+from branchy.reports.text import listed, text_table
+from branchy.store.bundle import Bundle
+
+Data = Mapping[str, Any]
+
+
+def describe(bundle: Bundle) -> Data:
+    """What is in a bundle, as JSON takes it: whole numbers, text, lists and maps."""
+    manifest, spec = bundle.manifest, bundle.spec
+    sample = spec.input.tensor
+    return {
+        "name": spec.name,
+        "digest": bundle.digest,
+        "path": str(bundle.path),
+        "size_bytes": sum({path: digest.size_bytes for path, digest in manifest.all_files()}.values()),
+        "labels": list(spec.labels),
+        "input": asdict(spec.input) | {"body_bytes": body_bytes(sample, None)},
+        "stages": [_describe_stage(spec, stage) for stage in (*spec.stages, spec.full)],
+        "splits": {name: asdict(split) for name, split in manifest.splits.items()},
+        "training": asdict(manifest.training),
+    }
+
+
+def body_bytes(tensor: TensorSpec, dtype: DType | None) -> int:
+    """Bytes of a request's body with this tensor, travelling in a dtype (None: its own), before any compression."""
+    return len(encode_tensors({tensor.name: np.zeros(tensor.shape, tensor.dtype)}, dtype))
+
+
+def text(data: Data) -> str:
+    """What `describe` gave, for a terminal."""
+    return "\n\n".join([_heading(data), _stage_table(data["stages"]), _file_table(data["stages"])])
+
+
+def _describe_stage(spec: CascadeSpec, stage: StageSpec) -> Data:
+    data = asdict(stage)
+    data["uplink"] = None
+    if stage.uplink is not None and stage.activation is not None:
+        tensor = spec.input.tensor if stage.uplink.kind == "sample" else stage.activation
+        data["uplink"] = asdict(stage.uplink) | {"body_bytes": body_bytes(tensor, stage.uplink.dtype)}
+    return data
+
+
+def _heading(data: Data) -> str:
+    training, tensor = data["training"], data["input"]["tensor"]
+    lines = {
+        "bundle": f"{data['name']}, {len(data['labels'])} classes, {_size(data['size_bytes'])}",
+        "digest": data["digest"],
+        "classes": listed(data["labels"]),
+        "input": f"{_tensor(tensor)} in {data['input']['low']:g}..{data['input']['high']:g}, "
+        f"{data['input']['body_bytes']:,} bytes a request",
+        "trained": f"on {training['dataset']} with seed {training['seed']} by branchy {training['branchy_version']}",
+        "command": training["command"],
+        "samples": ", ".join(f"{name} {split['samples']:,}" for name, split in data["splits"].items()),
+    }
+    return "\n".join(f"{name:8} {value}" for name, value in lines.items())
+
+
+def _stage_table(stages: list[Data]) -> str:
+    header = ("stage", "input", "sends up", "bytes up", "parameters", "FLOPs")
+    rows = []
+    for stage in stages:
+        uplink = stage["uplink"]
+        sends = f"{uplink['kind']} {tuple(stage['activation']['shape'])} as {uplink['dtype']}" if uplink else "-"
+        size = f"{uplink['body_bytes']:,}" if uplink else "-"
+        rows.append(
+            (stage["name"], _tensor(stage["input"]), sends, size, f"{stage['parameters']:,}", f"{stage['flops']:,}")
+        )
+    return text_table(header, rows, left=3)
+
+
+def _file_table(stages: list[Data]) -> str:
+    header = ("stage", "format", "file", "leaves at", "size", "temperature", "accuracy", "95 % interval")
+    rows = []
+    for stage in stages:
+        for fmt, file in stage["files"].items():
+            exits = None if file["exit"] is None else ExitSettings(**file["exit"])
+            always = not stage["successors"]
+            rows.append((stage["name"], fmt, file["path"], *_exit_cells(exits, always, file["size_bytes"])))
+    return text_table(header, rows, left=4)
+
+
+def _exit_cells(exits: ExitSettings | None, always: bool, size_bytes: int) -> tuple[str, ...]:
+    if exits is None:
+        return ("no exit", _size(size_bytes), "-", "-", "-")
+    interval = "-"
+    if exits.accuracy is not None and exits.samples:
+        low, high = wilson(round(exits.accuracy * exits.samples), exits.samples)
+        interval = f"{low:.1%} to {high:.1%}"
+    accuracy = "-" if exits.accuracy is None else f"{exits.accuracy:.1%}"
+    return ("always" if always else exits.rule, _size(size_bytes), f"{exits.temperature:.3f}", accuracy, interval)
+
+
+def _tensor(tensor: Data) -> str:
+    return f"{tensor['name']} {tuple(tensor['shape'])} {tensor['dtype']}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes:,} B" if size_bytes < 10_000 else f"{size_bytes / 1e3:,.0f} kB"
