@@ -43,6 +43,8 @@ def test_a_written_bundle_can_be_read_by_others(toy: Bundle) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert toy.path.stat().st_mode & 0o777 == 0o777 & ~mask
+    for path in toy.path.rglob("*"):
+        assert path.stat().st_mode & 0o444 == 0o444 & ~mask, path.name
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
