@@ -22,3 +22,13 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of tests/support/toy_bundle.py; read it, don't change it."""
     return write_toy_bundle(tmp_path_factory.mktemp("toy") / "toy")
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle trained once a session on the digits, by a few epochs; read it, don't change it."""
+    from branchy.runner.training import TrainOptions, train
+
+    out = tmp_path_factory.mktemp("trained") / "digits"
+    options = TrainOptions("digits", out=out, epochs=4, target_share=(60, 25, 15), uplink_dtype="uint8")
+    return train(options).bundle

@@ -1,1 +1,1 @@
-"""Models in Keras: zoo, branching, training, splitting, export (TensorFlow: here and in engines.keras only)."""
+"""Architectures with early exits: built, trained, cut into stages and exported. Needs `branchy[train]`."""

@@ -1,0 +1,78 @@
+"""`branchy train`: train a model with early exits and write its bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle's directory.  [default: saved_models/NAME]")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already.")
+@click.option("--name", help="The cascade's name, in its topics.  [default: the data set's]")
+@click.option("--arch", default="b-lenet", show_default=True, help="b-lenet, or path/to/file.py:function for your own.")
+@click.option("--tiers", metavar="NAMES", help="The stages' names, device to cloud.  [default: the architecture's]")
+@click.option("--height", type=click.IntRange(1), help="Resize to this height.  [default: 180 for a folder]")
+@click.option("--width", type=click.IntRange(1), help="Resize to this width.  [default: 180 for a folder]")
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Samples a training step.")
+@click.option("--epochs", type=int, default=25, show_default=True, help="Most passes over the training part.")
+@click.option("--learning-rate", type=float, default=0.002, show_default=True, help="Of Adam.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same weights on one machine.")
+@click.option("--validation-split", type=float, default=0.2, show_default=True, help="Share kept out of training.")
+@click.option("--exit-weights", metavar="W,W,...", help="Weight of each exit's loss.  [default: all 1]")
+@click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), default="max_prob", show_default=True)
+@click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="When an exit is sure.  [default: 0.8]")
+@click.option("--target-share", metavar="P,P,...", help="Per cent that shall leave at each exit, such as 60,25,15.")
+@click.option(
+    "--uplink-dtype",
+    type=click.Choice(["float32", "float16", "uint8"]),
+    default="float16",
+    show_default=True,
+    help="What activations travel in.",
+)
+def command(
+    dataset: str,
+    tiers: str | None,
+    exit_weights: str | None,
+    threshold: tuple[str, ...],
+    target_share: str | None,
+    **flags: Any,
+) -> None:
+    """Train a model with early exits on DATASET, cut it into a stage a tier, and write the bundle.
+
+    DATASET is a folder with one sub-folder of images a class, an .npz file, or one of digits,
+    fashion-mnist, mnist, cifar10.
+    """
+    from branchy.core.cascade import parse_thresholds
+    from branchy.runner.training import TrainOptions, summary_lines, train
+
+    options = TrainOptions(
+        dataset,
+        tiers=tuple(name.strip() for name in tiers.split(",")) if tiers else None,
+        exit_weights=_numbers("--exit-weights", exit_weights),
+        thresholds=parse_thresholds(threshold),
+        target_share=_numbers("--target-share", target_share),
+        command=_command_line(),
+        **flags,
+    )
+    for line in summary_lines(train(options)):
+        click.echo(line)
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers with commas between, got {text!r}", param_hint=flag) from None
+
+
+def _command_line() -> str:
+    import shlex
+    import sys
+
+    return shlex.join(["branchy", *sys.argv[1:]])

@@ -1,0 +1,163 @@
+"""Data sets in memory: `.npz` files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from branchy.core.cascade import Array, InputSpec, TensorSpec
+from branchy.datasets import images
+from branchy.datasets.dataset import Dataset, Indices, Part
+from branchy.errors import DatasetError, DatasetUsageError
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True)
+class ArraySamples:
+    """Samples in memory, (n, height, width, channels), resized when they are read."""
+
+    arrays: tuple[Array, ...]
+    size: tuple[int, int]
+
+    def read(self, index: int) -> Array:
+        """One sample; the arrays are numbered one after the other."""
+        for array in self.arrays:
+            if index < len(array):
+                return images.resize(array[index], self.size)
+            index -= len(array)
+        raise IndexError(index)
+
+
+def load_npz(
+    path: Path, size: tuple[int, int] | None, *, name: str | None = None, labels: tuple[str, ...] | None = None
+) -> Dataset:
+    """An `.npz` with `x_train`, `y_train`, `x_test`, `y_test` and, where wanted, `labels` and `range`.
+
+    Samples are (n, height, width) or (n, height, width, 1 or 3); whole numbers must fit uint8 and
+    have the range 0..255 unless told; floats need `range`, two numbers: the lowest and highest value.
+
+    Args:
+        path: the file.
+        size: (height, width) of a sample; as in the file unless told.
+        name: the data set's; the file's unless told.
+        labels: the classes' names where the file has none; else 0, 1, ...
+
+    Raises:
+        DatasetUsageError: an array is missing, or of a wrong shape, dtype or range.
+        DatasetError: the file cannot be read.
+    """
+    data = _read(path)
+    x, y = [_samples(path, key, data[key]) for key in KEYS[::2]], [_labels(path, key, data[key]) for key in KEYS[1::2]]
+    for key, a, b in zip(KEYS[::2], x, y, strict=True):
+        if len(a) != len(b) or not len(a):
+            raise DatasetUsageError(
+                f"{path}: expected as many labels as samples, and some, got {len(a)} in {key} and {len(b)}"
+            )
+    if x[0].shape[1:] != x[1].shape[1:] or x[0].dtype != x[1].dtype:
+        raise DatasetUsageError(
+            f"{path}: expected x_train and x_test of one shape and dtype, "
+            f"got {x[0].shape[1:]} {x[0].dtype} and {x[1].shape[1:]} {x[1].dtype}"
+        )
+    names = tuple(str(v) for v in data["labels"].ravel()) if "labels" in data else labels
+    return in_memory(
+        name or path.stem,
+        names or tuple(str(i) for i in range(1 + max(int(y[0].max()), int(y[1].max())))),
+        tuple(x),
+        np.concatenate(y),
+        _range(path, data.get("range"), x),
+        (np.arange(len(x[0])), len(x[0]) + np.arange(len(x[1]))),
+        size,
+    )
+
+
+def in_memory(
+    name: str,
+    labels: tuple[str, ...],
+    arrays: tuple[Array, ...],
+    classes: Indices,
+    value_range: tuple[float, float],
+    parts: tuple[Indices, Indices],
+    size: tuple[int, int] | None,
+) -> Dataset:
+    """A data set from arrays (n, height, width, channels), numbered one after the other.
+
+    Args:
+        name: the data set's.
+        labels: the classes' names.
+        arrays: the samples, all of one shape and dtype.
+        classes: (n,) class indices over all arrays.
+        value_range: the lowest and highest value a sample may hold.
+        parts: indices of the samples that are not for testing, and of those that are.
+        size: (height, width) of a sample; None leaves it.
+    """
+    height, width, channels = arrays[0].shape[1:]
+    size = size or (height, width)
+    spec = InputSpec(
+        TensorSpec("sample", (*size, channels), "uint8" if arrays[0].dtype == np.uint8 else "float32"),
+        *value_range,
+        channel_order="L" if channels == 1 else "RGB",
+    )
+    samples = ArraySamples(arrays, size)
+    pool, test = (Part(samples, indices, classes[indices]) for indices in parts)
+    return Dataset(name, labels, spec, pool, test)
+
+
+def _read(path: Path) -> Mapping[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in KEYS if key not in file]
+            if missing:
+                raise DatasetUsageError(
+                    f"{path}: expected arrays {', '.join(KEYS)}, got no {', '.join(missing)}; it has {', '.join(file)}"
+                )
+            return {key: file[key] for key in (*KEYS, "labels", "range") if key in file}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path}: expected an .npz file without pickled objects: {error}") from None
+
+
+def _samples(path: Path, key: str, array: NDArray[Any]) -> Array:
+    if array.ndim == 3:
+        array = array[..., np.newaxis]
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape[1:]:
+        raise DatasetUsageError(
+            f"{path}: {key}: expected shape (n, height, width) or (n, height, width, 1 or 3), got {array.shape}"
+        )
+    if array.dtype.kind == "f":
+        return np.asarray(array, dtype=np.float32)
+    if array.dtype.kind not in "iu" or (array.size and not (array.min() >= 0 and array.max() <= 255)):
+        raise DatasetUsageError(f"{path}: {key}: expected whole numbers in 0..255 or floats, got {array.dtype}")
+    return np.asarray(array, dtype=np.uint8)
+
+
+def _labels(path: Path, key: str, array: NDArray[Any]) -> Indices:
+    if array.dtype.kind not in "iu" or array.size != len(array):
+        raise DatasetUsageError(
+            f"{path}: {key}: expected class indices, (n,) whole numbers, got {array.dtype} {array.shape}"
+        )
+    return array.reshape(-1).astype(np.int64)
+
+
+def _range(path: Path, declared: NDArray[Any] | None, arrays: list[Array]) -> tuple[float, float]:
+    if declared is None:
+        if arrays[0].dtype != np.uint8:
+            raise DatasetUsageError(
+                f"{path}: samples are floats: add an array 'range' with their lowest and highest value"
+            )
+        return 0.0, 255.0
+    if declared.size != 2 or declared.dtype.kind not in "iuf" or not declared.ravel()[0] < declared.ravel()[1]:
+        raise DatasetUsageError(f"{path}: range: expected two numbers, low and high, got {declared.tolist()!s:.60}")
+    low, high = (float(v) for v in declared.ravel())
+    for array in arrays:
+        least, most = float(np.min(array)), float(np.max(array))
+        if not (low <= least and most <= high):
+            raise DatasetUsageError(
+                f"{path}: expected values in the declared range {low:g}..{high:g}, got {least:g}..{most:g}"
+            )
+    return low, high

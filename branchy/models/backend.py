@@ -1,0 +1,52 @@
+"""TensorFlow and Keras, imported once, with the chatter of TensorFlow's C++ side held back.
+
+Every module of `branchy.models` takes `tf` and `keras` from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from branchy.errors import MissingExtraError
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what native code writes to standard error, and show it only when the block fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        saved = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            kept.seek(0)
+            logging.getLogger(__name__).debug("%s", kept.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+try:
+    with quiet():
+        import keras
+        import tensorflow as tf
+except ImportError as error:
+    if error.name not in ("keras", "tensorflow"):
+        raise
+    raise MissingExtraError("training", "train") from None
+tf.get_logger().setLevel(logging.ERROR)
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
+
+__all__ = ["keras", "quiet", "tf"]

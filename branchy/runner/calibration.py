@@ -1,0 +1,178 @@
+"""Measuring a cascade's exits as they will run: through the uplink's codec, in each format.
+
+Activations lose precision on the wire, so temperatures, thresholds and accuracies of later
+stages are fitted on what arrives there, not on what left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from branchy.core import wire
+from branchy.core.calibration import always, fit_temperature, share_thresholds
+from branchy.core.cascade import Array, ExitSettings, PolicyName, StageSpec
+from branchy.core.policies import is_sure, probabilities, score
+from branchy.datasets import Part
+from branchy.errors import TrainingError, WireError
+
+Run = Callable[[Array], Mapping[str, Array]]
+"""A loaded stage: a batch to its outputs by name."""
+
+BATCH = 64
+GOLDEN_SAMPLES = 4
+FORMAT_TOLERANCE = 1e-4
+"""How far a format's outputs may be from Keras', as a share of the largest output (float32 rounding gives 1e-6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """How exits shall decide: a threshold (for all or by stage), or shares of the answers, one an exit."""
+
+    policy: PolicyName
+    given: Mapping[str, float] | float
+    shares: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What went into one stage and what came out, for a batch, on its way through the cascade."""
+
+    stage: StageSpec
+    inputs: Array
+    outputs: Mapping[str, Array]
+    body_bytes: int
+    """Size of one sample's message body at the cut after this stage; 0 after the last."""
+
+
+def walk(stages: Sequence[StageSpec], runs: Mapping[str, Run], samples: Array) -> Iterator[Step]:
+    """Send a batch through every stage, each activation encoded and decoded as on the wire.
+
+    Raises:
+        TrainingError: an activation cannot travel in the uplink's dtype.
+    """
+    inputs = samples
+    for i, stage in enumerate(stages):
+        outputs = runs[stage.name](inputs)
+        if stage.activation is None:
+            yield Step(stage, inputs, outputs, 0)
+            return
+        bodies = [_encode(stage, activation) for activation in outputs[stage.activation.name]]
+        yield Step(stage, inputs, outputs, max(len(body) for body in bodies))
+        source = stages[i + 1].inputs[0].tensor
+        inputs = np.stack([wire.check_tensor(wire.decode_tensors(b), source, stages[i + 1].input) for b in bodies])
+
+
+def _encode(stage: StageSpec, activation: Array) -> bytes:
+    name = stage.activation.name if stage.activation else ""
+    try:
+        return wire.encode_tensors({name: activation}, stage.uplink.dtype if stage.uplink else None)
+    except WireError as error:
+        dtype = stage.uplink.dtype if stage.uplink else "its own dtype"
+        raise TrainingError(
+            f"stage {stage.name}: its activation cannot be sent as {dtype}: {error}; "
+            "try --uplink-dtype float32, or normalise before the cut"
+        ) from None
+
+
+def exit_logits(stages: Sequence[StageSpec], runs: Mapping[str, Run], part: Part, what: str) -> dict[str, Array]:
+    """Logits (n, classes) of every exit for every sample of a part, by stage."""
+    found: dict[str, list[Array]] = {stage.name: [] for stage in stages if stage.logits is not None}
+    batches = tqdm(
+        part.batches(BATCH), total=-(-len(part) // BATCH), desc=f"measuring {what}", unit="batch", leave=False
+    )
+    for samples, _ in batches:
+        for step in walk(stages, runs, samples):
+            if step.stage.logits is not None:
+                found[step.stage.name].append(step.outputs[step.stage.logits.name])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def calibrate(
+    stages: Sequence[StageSpec],
+    runs: Mapping[str, Run],
+    temperature: Part,
+    tune: Part,
+    wanted: Thresholds,
+    what: str,
+) -> tuple[dict[str, ExitSettings], dict[str, float]]:
+    """Fit every exit's temperature, set its threshold, and measure its accuracy.
+
+    Temperatures are fitted on one part and thresholds on another. Neither changes which class an
+    exit names, so the accuracy is that on both.
+
+    Returns:
+        By stage its exit's settings, and the share of the tune part that leaves there with them.
+    """
+    fitting, tuning = (exit_logits(stages, runs, part, what) for part in (temperature, tune))
+    exits: dict[str, ExitSettings] = {}
+    for name, logits in tuning.items():
+        right = (logits.argmax(axis=1) == tune.labels).sum() + (
+            fitting[name].argmax(axis=1) == temperature.labels
+        ).sum()
+        count = len(tune) + len(temperature)
+        exits[name] = ExitSettings(
+            policy=wanted.policy,
+            temperature=fit_temperature(fitting[name], temperature.labels),
+            accuracy=float(right) / count,
+            samples=count,
+        )
+    scores = {name: _scores(tuning[name], exits[name]) for name in exits}
+    classes = next(iter(tuning.values())).shape[1]
+    exits = _with_thresholds(exits, scores, wanted, classes)
+    return exits, _shares(exits, scores)
+
+
+def _scores(logits: Array, settings: ExitSettings) -> NDArray[np.float64]:
+    return score(probabilities(logits, settings.temperature), settings.policy)
+
+
+def _with_thresholds(
+    exits: Mapping[str, ExitSettings], scores: Mapping[str, NDArray[np.float64]], wanted: Thresholds, classes: int
+) -> dict[str, ExitSettings]:
+    """The last exit always answers, whatever was asked for."""
+    if wanted.shares is not None and len(exits) > 1:
+        found = share_thresholds([scores[name] for name in exits], wanted.shares, wanted.policy, classes)
+        return {name: replace(exits[name], threshold=f.threshold) for name, f in zip(exits, found, strict=True)}
+    *early, last = exits
+    given = {name: wanted.given if isinstance(wanted.given, float) else wanted.given[name] for name in early}
+    given[last] = always(wanted.policy, classes)
+    return {name: replace(exits[name], threshold=given[name]) for name in exits}
+
+
+def _shares(exits: Mapping[str, ExitSettings], scores: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    staying = np.ones(len(next(iter(scores.values()))), dtype=bool)
+    shares: dict[str, float] = {}
+    for name, settings in exits.items():
+        leaving = staying & is_sure(scores[name], settings)
+        staying &= ~leaving
+        shares[name] = float(leaving.mean())
+    return shares
+
+
+def check_format(stage: StageSpec, run: Run, inputs: Array, expected: Mapping[str, Array], fmt: str) -> None:
+    """Hold one format of a stage against Keras.
+
+    Args:
+        stage: which.
+        run: the stage in that format, loaded from its file.
+        inputs: (n, *stage.input.shape) validation samples as they reach this stage.
+        expected: what Keras gives for them, by name.
+        fmt: the format's name, for people.
+
+    Raises:
+        TrainingError: an output is further away than `FORMAT_TOLERANCE` of the largest, or not finite.
+    """
+    found = run(inputs)
+    for name, want in expected.items():
+        allowed = FORMAT_TOLERANCE * max(1.0, float(np.abs(np.asarray(want, np.float64)).max()))
+        off = float(np.abs(np.asarray(found[name], np.float64) - np.asarray(want, np.float64)).max())
+        if not off <= allowed:
+            raise TrainingError(
+                f"stage {stage.name}: its {name} in format {fmt} is off by {off:.3g} from Keras, expected at most "
+                f"{allowed:.3g}; the converter changed the model: use other layers there"
+            )
