@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 HEADER_ROOM_BYTES = 4096
 """Room for headers and the tensors' own, when a sample is held against a broker's limit."""
+LOOK_UP_S = 0.5
+"""Longest wait for an outcome: a Ctrl-C that comes just before Python starts to wait does not end the wait."""
 FAULTS_SAID = 16
 """Most different faults that are warned of."""
 
@@ -193,9 +195,9 @@ class Device:
             if not (more or in_flight):
                 return
             try:
-                future = done.get(timeout=wait_s)
+                future = done.get(timeout=LOOK_UP_S if wait_s is None else min(wait_s, LOOK_UP_S))
             except Empty:
-                continue  # the next request is due
+                continue  # the next request is due, or it was time to look up
             in_flight -= 1
             yield future.result()
 
