@@ -29,7 +29,7 @@ def whole(cascade: MemoryCascade) -> MemoryCascade:
     ("sure_at", "tier", "reason"), [(0, "edge", "confident"), (1, "fog", "confident"), (2, "cloud", "final")]
 )
 def test_each_tier_answers_what_its_exit_is_sure_of_and_every_tier_passed_adds_its_hop(whole, sure_at, tier, reason):
-    request = whole.ask(sample(sure_at))
+    request = whole.ask(sample(sure_at), to="edge")
     correlation, answer = whole.answer()
     assert correlation == request.encode()
     assert (answer.request, answer.status, answer.tier, answer.reason, answer.label) == (
@@ -46,20 +46,22 @@ def test_each_tier_answers_what_its_exit_is_sure_of_and_every_tier_passed_adds_i
 
 
 def test_hundreds_are_under_way_at_once_and_each_gets_its_own_answer(whole):
-    asked = {whole.ask(sample(n % 3)): NAMES[n % 3] for n in range(300)}
+    asked = {whole.ask(sample(n % 3), to="edge"): NAMES[n % 3] for n in range(300)}
     assert {request: answer.tier for request, answer in whole.answers(300).items()} == asked
 
 
 def test_the_trace_context_passes_every_hop(whole):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    whole.ask(sample(2), traceparent=trace)
+    whole.ask(sample(2), traceparent=trace, to="edge")
     event = whole.events.get(timeout=20)
     assert ("traceparent", trace.encode()) in list(event.message.headers)
 
 
 def test_a_message_that_is_garbage_goes_to_the_dead_letters_and_the_tier_goes_on(whole):
     whole.put(
-        Message([("branchy-model", b"x"), ("branchy-stage", b"edge"), ("ce_id", b"g1")], b"garbage"), correlation=b"g"
+        Message([("branchy-model", b"x"), ("branchy-stage", b"edge"), ("ce_id", b"g1")], b"garbage"),
+        correlation=b"g",
+        to="edge",
     )
     correlation, answer = whole.answer()
     assert (correlation, answer.request, answer.status, answer.reason) == (b"g", "g1", "error", "malformed")
@@ -68,41 +70,41 @@ def test_a_message_that_is_garbage_goes_to_the_dead_letters_and_the_tier_goes_on
     assert (headers["branchy-error-code"], headers["branchy-tier"]) == (b"body", b"edge")
     assert b"safetensors" in headers["branchy-error"]
     assert (dead.body, headers["ce_id"]) == (b"garbage", b"g1")
-    whole.ask(sample(0))
+    whole.ask(sample(0), to="edge")
     assert whole.answer()[1].status == "ok"
 
 
 def test_a_request_that_asks_for_no_reply_goes_to_the_dead_letters(whole):
-    whole.put(Message([], b""), reply=False)
-    whole.ask(sample(0))
+    whole.put(Message([], b""), to="edge", reply=False)
+    whole.ask(sample(0), to="edge")
     assert whole.answer()[1].status == "ok"
     assert dict(whole.dead("edge")[0].headers)["branchy-error-code"] == b"reply-to"
 
 
 def test_another_models_request_is_rejected(whole):
-    whole.ask(sample(0), model="e" * 64)
+    whole.ask(sample(0), model="e" * 64, to="edge")
     assert (whole.answer()[1].status, whole.dead("edge")) == ("rejected", [])
 
 
 def test_a_model_that_raises_fails_its_own_requests_only(whole):
-    failing = whole.ask(sample(0, ToyEngine.FAIL))
+    failing = whole.ask(sample(0, ToyEngine.FAIL), to="edge")
     answer = whole.answer()[1]
     assert (answer.request, answer.status, answer.reason) == (failing, "error", "failed")
     assert "this model cannot" in answer.detail
     assert dict(whole.dead("edge")[0].headers)["branchy-error-code"] == b"failed"
-    whole.ask(sample(0))
+    whole.ask(sample(0), to="edge")
     assert whole.answer()[1].status == "ok"
 
 
 def test_a_damaged_image_fails_alone(whole):
-    whole.ask(sample(0), payload=EncodedSample("image/png", b"not an image"))
+    whole.ask(EncodedSample("image/png", b"not an image"), to="edge")
     answer = whole.answer()[1]
     assert (answer.status, answer.reason, answer.detail) == ("error", "failed", "damaged image")
 
 
 def test_a_front_that_is_not_there_is_answered_for_by_the_own_exit(cascade):
     cascade.start("edge")
-    cascade.ask(sample(2), budget_ms=100.0)
+    cascade.ask(sample(2), budget_ms=100.0, to="edge")
     answer = cascade.answer()[1]
     assert (answer.status, answer.tier, answer.reason, answer.exit) == ("ok", "edge", "timeout", "edge")
 
@@ -111,7 +113,7 @@ def test_a_front_with_another_model_is_answered_for_at_once(cascade):
     cascade.start("edge")
     fog = cascade.start("fog")
     fog.tier.machine._models.clear()
-    cascade.ask(sample(2))
+    cascade.ask(sample(2), to="edge")
     answer = cascade.answer()[1]
     assert (answer.tier, answer.reason) == ("edge", "rejected")
 
@@ -119,13 +121,13 @@ def test_a_front_with_another_model_is_answered_for_at_once(cascade):
 def test_a_forward_whose_queue_is_full_is_answered_for_at_once(cascade):
     edge = cascade.start("edge")
     edge.tier._front.sender._queue_limit = 0
-    cascade.ask(sample(2))
+    cascade.ask(sample(2), to="edge")
     assert cascade.answer()[1].reason == "unreachable"
 
 
 def test_told_to_stop_it_answers_what_is_pending_and_settles_everything(cascade):
     edge = cascade.start("edge")
-    asked = {cascade.ask(sample(2)) for _ in range(20)}
+    asked = {cascade.ask(sample(2), to="edge") for _ in range(20)}
     while edge.tier.machine.counters["came"] < 20:
         pass
     edge.stop()
@@ -138,9 +140,9 @@ def test_told_to_stop_it_answers_what_is_pending_and_settles_everything(cascade)
 
 def test_what_a_killed_replica_had_taken_is_answered_by_another(cascade):
     first = cascade.start("edge")
-    asked = {cascade.ask(sample(0, ToyEngine.HOLD))}
+    asked = {cascade.ask(sample(0, ToyEngine.HOLD), to="edge")}
     assert cascade.computing.wait(20)
-    asked |= {cascade.ask(sample(0)) for _ in range(10)}
+    asked |= {cascade.ask(sample(0), to="edge") for _ in range(10)}
     cascade.hold.set()
     first.vanish()
     cascade.start("edge")
@@ -150,7 +152,7 @@ def test_what_a_killed_replica_had_taken_is_answered_by_another(cascade):
 
 def test_a_revocation_is_over_once_what_was_pending_is_answered(cascade):
     edge = cascade.start("edge")
-    asked = {cascade.ask(sample(2)) for _ in range(5)}
+    asked = {cascade.ask(sample(2), to="edge") for _ in range(5)}
     while edge.tier.machine.pending < 5:
         pass
     edge.back.source.revoke(wait_s=20)
@@ -165,20 +167,20 @@ def test_answers_wait_their_turn_while_the_back_queue_is_full_and_none_is_lost(c
     sender = edge.back.sender
     real, refusals = sender.send, iter([False] * 5)
     sender.send = lambda *args, **kwargs: next(refusals, True) and real(*args, **kwargs)
-    asked = {cascade.ask(sample(0)) for _ in range(30)}
+    asked = {cascade.ask(sample(0), to="edge") for _ in range(30)}
     assert set(cascade.answers(30)) == asked
     assert next(refusals, None) is None
 
 
 def test_a_plain_json_request_of_a_person_is_answered(whole):
-    whole.put(Message([("content-type", b"application/json")], b'{"sample": [0, 0, 0, 0]}'))
+    whole.put(Message([("content-type", b"application/json")], b'{"sample": [0, 0, 0, 0]}'), to="edge")
     answer = whole.answer()[1]
     assert (answer.status, answer.label) == ("ok", "c")
 
 
 def test_an_answer_from_the_front_that_cannot_be_read_is_a_refusal(cascade):
     edge = cascade.start("edge")
-    cascade.ask(sample(2))
+    cascade.ask(sample(2), to="edge")
     requests = "branchy.toy.fog.requests"
     while not cascade.broker.messages(requests):
         pass

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-import queue
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import numpy as np
+from client import WAIT_S, Client
 from tier_world import DIGEST, model_of, stage
 
-from branchy.core import topics, wire
-from branchy.core.messages import Answer, EncodedSample, Request
+from branchy.core import topics
+from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits
 from branchy.errors import DatasetError
 from branchy.runner.executor import Executor
 from branchy.runner.tier import Back, Front, Tier
-from branchy.transport.base import Message, Replied
+from branchy.transport.base import Message
 from branchy.transport.memory import MemoryBroker
 
 CASCADE = "toy"
 NAMES = ("edge", "fog", "cloud")
-WAIT_S = 20.0
-"""How long a test waits for what must come; only a failing test waits that long."""
 
 
 class ToyEngine:
@@ -86,25 +82,14 @@ class RunningTier:
         self.stop()
 
 
-@dataclass
-class MemoryCascade:
-    """Brokers, tiers and a client's inbox."""
+class MemoryCascade(Client):
+    """Brokers, tiers and a client of them."""
 
-    broker: MemoryBroker = field(default_factory=MemoryBroker)
-    tiers: list[RunningTier] = field(default_factory=list)
-    hold: threading.Event = field(default_factory=threading.Event)
-    computing: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.link = self.broker.link("client")
-        requests = [topics.requests(CASCADE, name) for name in NAMES]
-        dead = [topics.dead_letters(CASCADE, name) for name in NAMES]
-        answers = [topics.answers(CASCADE, name) for name in (*NAMES, "device")]
-        self.link.prepare([*requests, *dead, *answers], 1.0)
-        self.events: queue.SimpleQueue = queue.SimpleQueue()
-        self.inbox = self.link.replies(topics.answers(CASCADE, "device"), "0", self.events.put, 1.0)
-        self.sender = self.link.sender(lambda event: None, message_timeout_s=30.0, queue_limit=1000)
-        self.ids = itertools.count()
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.tiers: list[RunningTier] = []
+        self.hold, self.computing = threading.Event(), threading.Event()
+        super().__init__(self.broker.link("client"), CASCADE, NAMES, DIGEST)
 
     def start(self, name: str, limits: TierLimits | None = None, replica: str = "0") -> RunningTier:
         ordinal = NAMES.index(name)
@@ -134,34 +119,6 @@ class MemoryCascade:
         self.tiers.append(running)
         return running
 
-    def ask(self, values: np.ndarray, *, to: str = "edge", budget_ms: float = 20_000.0, **changes) -> str:
-        """Send a request; returns its id."""
-        tensor = "sample" if to == "edge" else "activation"
-        payload = {tensor: values if to == "edge" else values.astype(np.float32)}
-        fields = {"id": f"q{next(self.ids)}", "model": DIGEST, "stage": to, "budget_ms": budget_ms, "payload": payload}
-        request = Request(**{**fields, **changes})
-        headers, body = wire.encode_request(request, wire.Stamp("event", "/test", datetime.now(UTC)))
-        self.put(Message(headers, body), to=to, correlation=request.id.encode())
-        return request.id
-
-    def put(self, message: Message, *, to: str = "edge", correlation: bytes | None = b"c", reply: bool = True) -> None:
-        """Send any message at all."""
-        address = self.link.queue(topics.requests(CASCADE, to))
-        reply_to = self.inbox.address if reply else None
-        assert self.sender.send(address, message, "tag", correlation=correlation, reply_to=reply_to)
-
-    def answer(self) -> tuple[bytes | None, Answer]:
-        """The next answer that comes to the client."""
-        event = self.events.get(timeout=WAIT_S)
-        assert isinstance(event, Replied)
-        return event.correlation, wire.decode_answer(event.message.headers, event.message.body)
-
-    def answers(self, n: int) -> dict[str, Answer]:
-        """The next n answers by their request's id; none may come twice."""
-        got = [self.answer()[1] for _ in range(n)]
-        assert len({a.request for a in got}) == n
-        return {a.request: a for a in got}
-
     def dead(self, name: str) -> list[Message]:
         return self.broker.messages(topics.dead_letters(CASCADE, name))
 
@@ -170,3 +127,4 @@ class MemoryCascade:
         for running in self.tiers:
             if running.thread.is_alive():
                 running.stop()
+        super().close()
