@@ -25,7 +25,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest
 
 demo: $(INSTALLED)
-	$(BIN)/branchy demo --data $(DATA)
+	$(BIN)/branchy demo $(DATA)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

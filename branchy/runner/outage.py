@@ -44,9 +44,19 @@ class Outage:
         return self._next is None
 
     @property
-    def is_dead(self) -> bool:
-        """Whether the last tier was killed and not started again yet."""
-        return self._next == "restart"
+    def goal(self) -> int:
+        """What `progress` comes to when all has been seen."""
+        return self.kill_after + self.enough_wanted + self.enough_back
+
+    @property
+    def progress(self) -> int:
+        """How much of what is to be seen has been, in answers and vain requests."""
+        parts = (
+            (self._seen, self.kill_after),
+            (len(self.wanted), self.enough_wanted),
+            (self.answers_back, self.enough_back),
+        )
+        return sum(min(seen, enough) for seen, enough in parts)
 
     def take(self, row: Row) -> Step | None:
         """Count a request's end; says what is to be done now, if anything."""

@@ -131,15 +131,16 @@ class Processes:
         """Start a process.
 
         Args:
-            name: what messages call it; its log is `NAME.log`.
+            name: what messages call it; its log is `NAME.log`, gone on with when it was started before.
             line: program (a full path) and arguments.
             is_quiet: whether its output goes to the log; otherwise to our own standard output and error.
             stop_signal: what tells it to stop.
         """
         log = self._folder / f"{name}.log" if is_quiet else None
+        mode = "ab" if any(child.name == name for child in self._children) else "wb"
         tether = [sys.executable, "-m", "branchy.runner.tether", str(os.getpid())]
         with self._interrupts.held(), ExitStack() as stack:
-            output = stack.enter_context(log.open("ab")) if log else None
+            output = stack.enter_context(log.open(mode)) if log else None
             popen = subprocess.Popen(
                 [*tether, *line], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )

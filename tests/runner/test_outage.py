@@ -29,16 +29,8 @@ def test_the_whole_pass_in_order():
     play = outage()
     assert [play.take(r) for r in rows] == [None, "kill", None, None, None, "restart", None, None, "finish"]
     assert play.is_over
+    assert play.progress == play.goal == 7
     assert play.take(TIMED_OUT) is None
-
-
-def test_it_is_dead_between_kill_and_restart():
-    play = outage(kill_after=1, enough_wanted=1)
-    assert not play.is_dead
-    play.take(SURE)
-    assert play.is_dead
-    play.take(TIMED_OUT)
-    assert not play.is_dead
 
 
 def test_what_failed_before_the_kill_is_not_counted():
@@ -82,6 +74,7 @@ def test_each_step_comes_once_in_order_and_only_when_due(rows, kill_after, enoug
     play = outage(kill_after=kill_after, enough_wanted=enough_wanted, enough_back=enough_back)
     taken = [play.take(r) for r in rows]
     steps = [s for s in taken if s]
+    assert (play.progress == play.goal) == play.is_over
     assert steps == ["kill", "restart", "finish"][: len(steps)]
     if steps:
         killed = taken.index("kill")
