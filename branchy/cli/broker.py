@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from branchy.config import BROKER_FILE
-
 
 @click.group()
 def command() -> None:
@@ -18,6 +16,7 @@ def command() -> None:
 def start(embedded: bool, foreground: bool) -> None:
     """Start a broker and write its address to .branchy/broker.json, where the other commands look."""
     from branchy.brokers import embedded as brokers
+    from branchy.config import BROKER_FILE
     from branchy.errors import UsageError
 
     if not embedded:
@@ -35,6 +34,7 @@ def start(embedded: bool, foreground: bool) -> None:
 def status() -> None:
     """Say whether a broker runs here, and where."""
     from branchy.brokers.embedded import running_broker
+    from branchy.config import BROKER_FILE
     from branchy.errors import BranchyError
 
     record = running_broker(BROKER_FILE)
@@ -47,6 +47,7 @@ def status() -> None:
 def stop() -> None:
     """Stop the broker that runs here."""
     from branchy.brokers.embedded import stop_broker
+    from branchy.config import BROKER_FILE
     from branchy.errors import BranchyError
 
     record = stop_broker(BROKER_FILE)
