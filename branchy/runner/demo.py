@@ -83,7 +83,7 @@ def run(settings: DemoSettings, say: Say) -> bool:
         stand = Stand(bundle, broker.brokers, processes, settings.folder)
         say(text.starting(broker.brokers, tiers, settings.folder))
         _start(stand, *tiers)
-        return _show(stand, test, reports, say)
+        return show(stand, test, reports, say)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,12 @@ def _start(stand: Stand, *tiers: str) -> None:
         stand.wait_ready(*tiers, on_ready=bar.update)
 
 
-def _show(stand: Stand, test: Part, reports: Reports, say: Say) -> bool:
-    """The passes, one after the other; the full model's tier runs during its own only."""
+def show(stand: Stand, test: Part, reports: Reports, say: Say) -> bool:
+    """The passes, one after the other; the full model's tier runs during its own only.
+
+    Returns:
+        See `run`.
+    """
     say(text.asking(len(test), stand.tiers[0]))
     cascade = ask_all(stand, stand.tiers[0], test, reports.cascade)
     _start(stand, FULL)
