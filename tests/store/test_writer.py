@@ -191,3 +191,23 @@ def test_golden_inputs_must_fit_their_stage(tmp_path: Path, write_toy: Write, go
     with pytest.raises(BundleError, match=line):
         write_toy(tmp_path / "digits", golden=golden)
     assert _tree(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "line"),
+    [("a plot.png", 0.9, "'a plot.png' is not a plain path"), ("plot.png", 1.5, "got 1.5")],
+)
+def test_what_a_reader_would_refuse_is_never_put_in_place(
+    tmp_path: Path, write_toy: Write, fill_toy: FillToy, name: str, threshold: float, line: str
+) -> None:
+    old = write_toy(tmp_path / "digits")
+
+    def fill(directory: Path) -> CascadeSpec:
+        made = fill_toy(directory, threshold)
+        (directory / name).touch()
+        return made
+
+    with pytest.raises(BundleError, match=line):
+        write_toy(tmp_path / "digits", fill=fill, overwrite=True)
+    assert Bundle.load(tmp_path / "digits") == old
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
