@@ -143,11 +143,11 @@ def lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
         ("answered", [str(run.answered) for run in runs]),
         ("refused", [_refused(run) for run in runs]),
         ("unanswered", [str(run.unanswered) for run in runs]),
-        ("accuracy", [_percent(run.accuracy) for run in runs]),
-        ("  95 % interval", [_interval(run) for run in runs]),
+        ("accuracy", [percent(run.accuracy) for run in runs]),
+        ("  95 % interval", [interval(run.correct, run.judged) for run in runs]),
         *_share_lines(runs),
-        ("latency p50", [_ms(run.latency.p50_s if run.latency else None) for run in runs]),
-        ("latency p99", [_ms(run.latency.p99_s if run.latency else None) for run in runs]),
+        ("latency p50", [milliseconds(run.latency.p50_s if run.latency else None) for run in runs]),
+        ("latency p99", [milliseconds(run.latency.p99_s if run.latency else None) for run in runs]),
         *_latency_lines(runs),
         ("bytes up a request", [NONE if run.bytes_up is None else f"{run.bytes_up:,.0f}" for run in runs]),
     ]
@@ -167,7 +167,12 @@ def _latency_lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
     out = []
     for tier in _tiers(runs):
         found = [run.latency_of.get(tier) for run in runs]
-        out.append((f"  by {tier}, p50 / p99", [f"{_ms(f.p50_s)} / {_ms(f.p99_s)}" if f else NONE for f in found]))
+        out.append(
+            (
+                f"  by {tier}, p50 / p99",
+                [f"{milliseconds(f.p50_s)} / {milliseconds(f.p99_s)}" if f else NONE for f in found],
+            )
+        )
     return out
 
 
@@ -180,18 +185,21 @@ def _refused(run: Summary) -> str:
     return f"{sum(run.refused.values())} ({by_reason})" if by_reason else "0"
 
 
-def _interval(run: Summary) -> str:
-    low, high = wilson(run.correct, run.judged)
-    return f"{100 * low:.1f} to {100 * high:.1f} %" if run.judged else NONE
-
-
 def _share(count: int, run: Summary) -> str:
-    return _percent(count / run.samples) if count else NONE
+    return percent(count / run.samples) if count else NONE
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share for people; a dash for none."""
     return NONE if share is None else f"{100 * share:.1f} %"
 
 
-def _ms(seconds: float | None) -> str:
+def interval(correct: int, judged: int) -> str:
+    """The 95 % Wilson interval of a share, for people; a dash where nothing was judged."""
+    low, high = wilson(correct, judged)
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if judged else NONE
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A time for people; a dash for none."""
     return NONE if seconds is None else f"{1e3 * seconds:.2f} ms"
