@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from branchy import __version__
 from branchy.errors import MissingExtraError, UsageError
 from branchy.reports import plots
 from branchy.reports.csv import Results, read_csv
@@ -97,7 +97,7 @@ def _write(
     for name, (heading, about, plot) in tqdm(draw.items(), desc="drawing", unit="plot", leave=False, delay=0.5):
         files[name] = plots.png(plot())
         shown[heading] = (about, files[name])
-    about = f"{', '.join(str(run.path) for run in runs.values())}; branchy {__version__}"
+    about = f"{', '.join(str(run.path) for run in runs.values())}; branchy {version('branchy')}"
     files = {PAGE: page("Results of branchy", about, shown, tables).encode(), **files}
     for name, content in files.items():
         partial = out / f".{name}.partial"
