@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from branchy.core.cascade import FULL, CascadeSpec, ExitSettings, FormatName, PolicyName
+from branchy.core.cascade import FULL, ExitSettings, FormatName, PolicyName
 from branchy.core.messages import Answer
 from branchy.core.statistics import wilson
 from branchy.datasets import Dataset, Part
-from branchy.errors import DatasetUsageError
 from branchy.reports.csv import CsvReport, Row
-from branchy.reports.text import listed, text_table
+from branchy.reports.text import text_table
 from branchy.runner.cascade import BATCH, Cascade
+from branchy.runner.held_out import check_fits
 from branchy.store.bundle import Bundle
 
 __all__ = ["Cascade", "Evaluation", "ExitTally", "evaluate"]
@@ -152,7 +152,7 @@ def evaluate(
         UsageError: the CSV cannot be written, or see `Cascade`.
         DatasetError: a sample cannot be read.
     """
-    _check_fits(bundle.spec, dataset)
+    check_fits(dataset, bundle.spec)
     heading = (
         f"{dataset.name}, {len(dataset.test)} test samples, {engine}, bundle {bundle.spec.name} {bundle.digest[:12]}"
     )
@@ -196,22 +196,3 @@ def _tallies(cascade: Cascade) -> dict[str, ExitTally]:
         if settings is not None and (cascade.leaves_early or stage is cascade.stages[-1]):
             tallies[stage.name] = ExitTally(stage.name, settings, flops)
     return tallies
-
-
-def _check_fits(spec: CascadeSpec, dataset: Dataset) -> None:
-    want, found = spec.input, dataset.input
-    if dataset.labels != spec.labels:
-        raise DatasetUsageError(
-            f"data set {dataset.name}: expected the bundle's classes {listed(spec.labels)}, "
-            f"got {listed(dataset.labels)}"
-        )
-    if (want.tensor.shape, want.tensor.dtype) != (found.tensor.shape, found.tensor.dtype):
-        raise DatasetUsageError(
-            f"data set {dataset.name}: expected samples {want.tensor.shape} of {want.tensor.dtype}, "
-            f"as the bundle takes them, got {found.tensor.shape} of {found.tensor.dtype}"
-        )
-    if (want.low, want.high) != (found.low, found.high):
-        raise DatasetUsageError(
-            f"data set {dataset.name}: expected values in the bundle's range {want.low:g}..{want.high:g}, "
-            f"got a data set that declares {found.low:g}..{found.high:g}"
-        )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from branchy import datasets
 from branchy.core.cascade import CascadeSpec
 from branchy.datasets import Dataset
 from branchy.errors import DatasetUsageError
+from branchy.reports.text import listed
 
 
 def load_held_out(name_or_path: str, spec: CascadeSpec) -> Dataset:
@@ -28,7 +27,8 @@ def check_fits(dataset: Dataset, spec: CascadeSpec) -> None:
     want, found = spec.input, dataset.input
     if dataset.labels != spec.labels:
         raise DatasetUsageError(
-            f"data set {dataset.name}: expected the bundle's classes {_some(spec.labels)}, got {_some(dataset.labels)}"
+            f"data set {dataset.name}: expected the bundle's classes {listed(spec.labels)}, "
+            f"got {listed(dataset.labels)}"
         )
     if (want.tensor.shape, want.tensor.dtype) != (found.tensor.shape, found.tensor.dtype):
         raise DatasetUsageError(
@@ -40,8 +40,3 @@ def check_fits(dataset: Dataset, spec: CascadeSpec) -> None:
             f"data set {dataset.name}: expected values in the bundle's range {want.low:g}..{want.high:g}, "
             f"got a data set that declares {found.low:g}..{found.high:g}"
         )
-
-
-def _some(labels: Sequence[str]) -> str:
-    text = ", ".join(labels)
-    return text if len(text) <= 80 else f"{text[:77]}..."
