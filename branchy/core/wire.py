@@ -229,7 +229,7 @@ def encode_request(request: Request, stamp: Stamp, dtype: DType | None = None) -
     return headers, body
 
 
-def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, fallback_id: str) -> Request:
+def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, new_id: Callable[[], str]) -> Request:
     """A request from what arrived.
 
     Args:
@@ -237,7 +237,7 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, fal
         body: as it came.
         model: the reader's own digest, and
         stage: its first stage: what a JSON request of a person, who names neither, is taken to mean.
-        fallback_id: used when the request has no id of its own.
+        new_id: makes one for a request that has none of its own.
 
     Raises:
         WireError: `headers`, `type`, `content-type`, `size`, `budget`, `body`, `dtype`, `not-finite`.
@@ -263,7 +263,7 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, fal
             "content-type", f"expected {SAFETENSORS}, {JSON} or {', '.join(IMAGES)}, got {content_type[:80]!r}"
         )
     return Request(
-        id=request_id(headers) or fallback_id,
+        id=request_id(headers) or new_id(),
         model=h.get("branchy-model", model),
         stage=h.get("branchy-stage", stage),
         budget_ms=_read_budget(h.get("branchy-budget-ms")),

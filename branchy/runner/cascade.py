@@ -142,7 +142,7 @@ class Cascade:
         dtype = stage.uplink.dtype if stage.uplink else None
         message = self._message(case, above, {_activation(stage): activation}, step.tier, dtype)
         came = wire.decode_request(
-            message.headers, message.body, model=self.bundle.digest, stage=above.name, fallback_id=case.id
+            message.headers, message.body, model=self.bundle.digest, stage=above.name, new_id=uuid7
         )
         if isinstance(came.payload, EncodedSample):
             raise EngineError(f"stage {above.name} expects an activation, got an image")

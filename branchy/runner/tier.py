@@ -187,7 +187,7 @@ class Tier:
                     message.body,
                     model=self._model.digest,
                     stage=self._model.stages[0].name,
-                    fallback_id=uuid7(),
+                    new_id=uuid7,
                 )
                 return ev.Came(delivery.token, request, delivery.reply_to, delivery.correlation, delivery.age_s)
             except WireError as error:

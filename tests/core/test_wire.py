@@ -18,7 +18,7 @@ from branchy.errors import WireError
 
 STAMP = wire.Stamp("0192f0c4-0000-7000-8000-000000000000", "/branchy/test", datetime(2026, 1, 2, 3, 4, 5, 6789, UTC))
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-READER = {"model": "own-digest", "stage": "edge", "fallback_id": "fallback"}
+READER = {"model": "own-digest", "stage": "edge", "new_id": lambda: "fallback"}
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 names = st.text(min_size=1, max_size=20).filter(lambda n: n != "__metadata__" and _is_utf8(n))

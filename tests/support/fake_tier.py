@@ -132,7 +132,7 @@ class FakeTier:
         while (event := self._events.get()) is not None:
             for delivery in event.deliveries if isinstance(event, Arrived) else ():
                 message = delivery.message
-                request = wire.decode_request(message.headers, message.body, model="", stage="", fallback_id="")
+                request = wire.decode_request(message.headers, message.body, model="", stage="", new_id=str)
                 send = partial(self._sender.send, delivery.reply_to, tag=None, correlation=delivery.correlation)
                 self.asked.append(Asked(request, message, send))
                 self._script(self.asked[-1])
