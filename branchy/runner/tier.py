@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 10.0
 """How long a tier that is told to stop waits for its last acknowledgements."""
+DEAD_LOGGED = 100
+"""So many dead letters are logged one by one, then each so-many-th: a flood of garbage must not flood the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,9 @@ class Tier:
 
     def _dead_letter(self, effect: ev.DeadLetter) -> tr.Message:
         original = self._messages[effect.token]
-        log.warning("dead letter (%s): %s", effect.code, effect.text)
+        dead = self.machine.counters["dead"]
+        if dead <= DEAD_LOGGED or dead % DEAD_LOGGED == 0:
+            log.warning("dead letter %d (%s): %s", dead, effect.code, effect.text)
         why = [
             ("branchy-error-code", effect.code.encode()),
             ("branchy-error", effect.text.encode()[:1000]),

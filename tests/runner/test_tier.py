@@ -190,3 +190,13 @@ def test_an_answer_from_the_front_that_cannot_be_read_is_a_refusal(cascade):
     )
     assert cascade.answer()[1].reason == "rejected"
     assert edge.tier.machine.counters["front.unreadable"] == 1
+
+
+def test_a_flood_of_garbage_does_not_flood_the_log(whole, caplog):
+    for _ in range(350):
+        whole.put(Message([], b"garbage"), to="edge")
+    whole.ask(sample(0), to="edge")
+    while whole.answer()[1].status != "ok":
+        pass
+    assert len(whole.dead("edge")) == 350
+    assert sum("dead letter" in record.getMessage() for record in caplog.records) == 102
