@@ -1,6 +1,6 @@
+import itertools
 import logging
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -166,6 +166,14 @@ def test_a_request_that_nobody_answers_is_given_up(impatient):
         impatient.ask(sample(1))
 
 
+def test_requests_are_given_up_in_time_while_the_broker_is_gone(broker, impatient):
+    broker.take_down()
+    for _ in range(
+        2
+    ):  # by the second the news of the broker has been taken: nothing but time is left to wake the device
+        assert impatient.submit(sample(1)).result(TIMEOUT_S).fault == "no answer within 0.001 s"
+
+
 def test_a_refusal_is_handed_on_as_an_answer_without_a_label(broker, device):
     def refuse(asked):
         asked.reply(good_answer(asked.request, status="rejected", reason="overload", **UNLABELLED))
@@ -197,6 +205,7 @@ def test_two_devices_on_one_reply_partition_leave_each_others_answers_alone(bund
         Device(bundle, settings(bundle, deadline_ms=30_000), broker.link("a")) as first,
         Device(bundle, settings(bundle, deadline_ms=30_000), broker.link("b")) as second,
     ):
+        assert second.ask(sample(0)).index == 0
         assert [first.ask(sample(i)).index for i in (0, 1)] == [0, 1]
         assert second.ask(sample(2)).index == 2
         assert second.counters == {"stray": 2}
@@ -251,18 +260,18 @@ def test_a_rate_goes_on_when_nothing_comes_back(broker, device):
     assert device.counters == {}
 
 
-def test_at_a_rate_latency_counts_from_when_a_request_was_due(broker, device):
-    def slow_source():
-        yield sample(0)
-        hold.wait(TIMEOUT_S)
-        for _ in range(3):
-            yield sample(0)
+def test_at_a_rate_latency_counts_from_when_a_request_was_due(broker, device, monkeypatch):
+    due, submit = [], device.submit
 
-    hold = threading.Event()
-    with FakeTier(broker, lambda asked: (asked.reply(), hold.set())):
-        outcomes = list(device.run(slow_source(), rate=1e6))
-    due = [o.latency_s for o in outcomes[1:]]
-    assert min(due) >= outcomes[0].latency_s - 3e-6  # the source was late, so all of them were
+    def recording(one, *, index, intended_s):
+        due.append(intended_s)
+        return submit(one, index=index, intended_s=intended_s)
+
+    monkeypatch.setattr(device, "submit", recording)
+    with FakeTier(broker):
+        outcomes = list(device.run([sample(0)] * 5, rate=1e6))
+    assert [after - before for before, after in itertools.pairwise(due)] == pytest.approx([1e-6] * 4, abs=1e-9)
+    assert len(outcomes) == 5
 
 
 def test_latency_counts_from_the_intended_moment_when_one_is_given(broker, device):
