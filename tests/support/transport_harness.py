@@ -124,9 +124,14 @@ class _MemoryVictim:
         self._source.close()
 
 
+def kafka_settings(brokers: str) -> LinkSettings:
+    """BRANCHY_TEST_GROUP_PROTOCOL picks Kafka's group protocol, for a real Kafka has both."""
+    return LinkSettings(brokers=brokers, group_protocol=os.environ.get("BRANCHY_TEST_GROUP_PROTOCOL"))
+
+
 class KafkaHarness:
     def __init__(self, brokers: str) -> None:
-        self.settings = LinkSettings(brokers=brokers)
+        self.settings = kafka_settings(brokers)
 
     def link(self, name: str = "link") -> Link:
         return KafkaLink(self.settings, name)
@@ -165,7 +170,7 @@ class _KafkaVictim:
 def _be_a_victim(brokers: str, topic: str, group: str, settle: int) -> None:
     """Settle the first `settle` messages, have that committed, then report everything received."""
     events = Events()
-    link = KafkaLink(LinkSettings(brokers=brokers), "victim")
+    link = KafkaLink(kafka_settings(brokers), "victim")
     source = link.requests(topic, group, events)
     source.start()
     reported = 0

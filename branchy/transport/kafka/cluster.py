@@ -16,7 +16,7 @@ from branchy.errors import BrokerUnavailableError, TransportError
 from branchy.transport.kafka import topics
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.clock import ClockOffset
-from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, client_config, open_client
+from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, broker_addresses, client_config, open_client
 from branchy.transport.kafka.watch import LinkWatch
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 EMBEDDED_CLUSTER = "mockCluster"
 """librdkafka's mock cluster says so in its cluster id."""
+
+MAX_BATCH_BYTES = 1_000_000
 
 REFRESH_S = 0.2
 """Least time between two looks for a topic that is not known, so that wrong reply addresses cost little."""
@@ -46,8 +48,9 @@ class Cluster:
         self._reply_prefix = reply_prefix
         self._lock = threading.Lock()
         self._admin: Any = None
+        self._connected = False
         self._partitions: dict[str, int] = {}
-        self._limit_bytes = CLIENT_LIMIT_BYTES
+        self._limits: dict[str, int] = {}
         self._looked_s = float("-inf")
 
     def client(self, kind: Callable[[dict[str, Any]], T], *parts: Mapping[str, Any]) -> T:
@@ -63,14 +66,14 @@ class Cluster:
         Raises:
             BrokerUnavailableError: none answered in time.
         """
-        if self._admin is not None:
+        if self._connected:
             return
-        admin = self.client(AdminClient)
+        self._admin = self.client(AdminClient)  # anew at each attempt: the address file may have changed
         try:
-            self._learn(admin.list_topics(timeout=timeout_s))
+            self._learn(self._admin.list_topics(timeout=timeout_s))
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
-        self._admin = admin
+        self._connected = True
 
     def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
         """See `Link.prepare`."""
@@ -86,7 +89,7 @@ class Cluster:
             self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
-        self._limit_bytes = max([self._limit_bytes, *limits.values()])
+        self._limits.update(limits)
         return {name: limit - topics.ENVELOPE_BYTES for name, limit in limits.items()}
 
     def partitions(self, topic: str) -> int:
@@ -107,26 +110,24 @@ class Cluster:
         return None
 
     def limits(self) -> dict[str, int]:
-        """A producer's size settings, from what `prepare` learnt."""
-        return {
-            "message.max.bytes": self._limit_bytes,
-            "batch.size": min(1_000_000, max(1, self._limit_bytes - 64 * 1024)),
-        }
+        """A producer's size settings, from what `prepare` learnt: a batch must fit into every topic."""
+        known = self._limits.values() or [CLIENT_LIMIT_BYTES]
+        return {"message.max.bytes": max(known), "batch.size": min(MAX_BATCH_BYTES, max(1, min(known) - 64 * 1024))}
 
     def unavailable(self, error: KafkaException, timeout_s: float) -> TransportError:
         """The error for a person: which brokers, how long, and librdkafka's words."""
         if error.args[0].code() in topics.NOT_ALLOWED:
             return TransportError(f"{self.name}: the brokers do not allow it: {error.args[0].str()}")
-        brokers = client_config(self.settings, self.name, self.watch.on_error)["bootstrap.servers"]
+        where = broker_addresses(self.settings)
         return BrokerUnavailableError(
-            f"{self.name}: no Kafka broker answered at {brokers} within {timeout_s:g} s ({error.args[0].str()}); "
+            f"{self.name}: no Kafka broker answered at {where} within {timeout_s:g} s ({error.args[0].str()}); "
             "is it running, and are address and security settings right?"
         )
 
     def close(self) -> None:
         """Forget the brokers."""
         self.watch.close()
-        self._admin = None
+        self._admin, self._connected = None, False
 
     def _learn(self, metadata: Any) -> None:
         self.embedded = str(metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER)
@@ -136,15 +137,16 @@ class Cluster:
 
     def _look(self) -> None:
         with self._lock:
-            if time.monotonic() - self._looked_s < REFRESH_S or self._admin is None:
+            if time.monotonic() - self._looked_s < REFRESH_S:
                 return
             self._answers(1.0)
             self._looked_s = time.monotonic()
 
     def _answers(self, timeout_s: float) -> bool:
-        admin = self._admin or self.client(AdminClient)
+        if self._admin is None:
+            self._admin = self.client(AdminClient)
         try:
-            self._learn(admin.list_topics(timeout=timeout_s))
+            self._learn(self._admin.list_topics(timeout=timeout_s))
         except KafkaException as error:
             logger.debug("%s: metadata: %s", self.name, error)
             return False

@@ -65,13 +65,22 @@ class KafkaInbox:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            for message in self._fetcher.fetch(POLL_S):
-                if message.error() is not None:
-                    self._fetcher.skip(message)
-                    continue
-                envelope = open_envelope(message.headers() or (), lambda _: None)
-                self._sink(Replied(envelope.correlation, Message(envelope.headers, message.value() or b"")))
+            first = self._fetcher.first(POLL_S)
+            if first is not None:
+                for message in (first, *self._fetcher.rest()):
+                    self._hand_on(message)
         self._consumer.close()
+
+    def _hand_on(self, message: Any) -> None:
+        if message.error() is not None:
+            self._fetcher.skip(message)
+            return
+        try:
+            headers = message.headers() or ()
+        except UnicodeDecodeError:
+            return  # nothing of ours: who sent it waits for no word
+        envelope = open_envelope(headers, lambda _: None)
+        self._sink(Replied(envelope.correlation, Message(envelope.headers, message.value() or b"")))
 
 
 def _end(consumer: Any, address: KafkaAddress, timeout_s: float) -> int:

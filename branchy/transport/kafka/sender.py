@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Producer
 
-from branchy.errors import TransportError
+from branchy.errors import BranchyError, TransportError
 from branchy.transport.base import Address, Message, SendError, Sent, Sink
 from branchy.transport.kafka.addresses import KafkaAddress, reply_headers
 from branchy.transport.kafka.cluster import Cluster
@@ -24,6 +25,7 @@ POLL_S = 0.1
 CLOSE_TIMEOUT_S = 2.0
 CLOCK_EVERY_S = 0.25
 STATISTICS_MS = 100
+REOPEN_S = 1.0
 
 PERMANENT = frozenset(
     {
@@ -50,14 +52,14 @@ class KafkaSender:
 
     def __init__(self, cluster: Cluster, sink: Sink, message_timeout_s: float, queue_limit: int) -> None:
         self._cluster, self._sink = cluster, sink
-        config = {
+        self._config = {
             "message.timeout.ms": max(1, round(message_timeout_s * 1000)),
             "queue.buffering.max.messages": queue_limit,
             "compression.type": cluster.settings.compression,
             "statistics.interval.ms": STATISTICS_MS,
             "stats_cb": self._on_statistics,
         }
-        self._producer = cluster.client(Producer, PRODUCER, config, cluster.limits())
+        self._producer = self._open()
         self._clock_at_s = 0.0
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-reports", daemon=True)
@@ -101,18 +103,38 @@ class KafkaSender:
 
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements."""
-        return int(self._producer.flush(timeout_s))
+        try:
+            return int(self._producer.flush(timeout_s))
+        except KafkaException:  # a fatal error; the thread is about to report what was queued
+            return len(self._producer)
 
     def close(self) -> None:
         """Drop what is left, report it, end the thread."""
         self._closing.set()
         self._thread.join(CLOSE_TIMEOUT_S)
 
+    def _open(self) -> Any:
+        return self._cluster.client(Producer, PRODUCER, self._config, self._cluster.limits())
+
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(POLL_S)
-        self._producer.purge()
-        self._producer.flush(1.0)
+            try:
+                self._producer.poll(POLL_S)
+            except KafkaException as error:
+                logger.error("%s: opening a new producer: %s", self._cluster.name, error.args[0].str())
+                self._reopen()
+        _end(self._producer)
+
+    def _reopen(self) -> None:
+        """After a fatal error (its sequence numbers and the broker's disagree) a producer takes nothing more."""
+        _end(self._producer)
+        while not self._closing.wait(REOPEN_S):
+            try:
+                self._producer = self._open()
+            except BranchyError as error:
+                logger.error("%s", error)
+            else:
+                return
 
     def _on_statistics(self, text: str) -> None:
         """Nothing else says that the producer id is there."""
@@ -130,6 +152,13 @@ class KafkaSender:
             kind, timestamp_ms = message.timestamp()
             if kind == TIMESTAMP_LOG_APPEND_TIME and not self._cluster.embedded:
                 self._cluster.clock.observe(now_s - message.latency(), now_s, timestamp_ms / 1000)
+
+
+def _end(producer: Any) -> None:
+    """Give up what is left, so that each send is reported."""
+    producer.purge()
+    with contextlib.suppress(KafkaException):  # the fatal error, once more
+        producer.flush(1.0)
 
 
 def _send_error(error: Any) -> SendError:

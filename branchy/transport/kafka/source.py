@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, TopicPartition
@@ -24,7 +24,7 @@ POLL_S = 0.1
 PAUSED_POLL_S = 0.01
 COMMIT_EVERY_S = 0.2
 REVOKE_WAIT_S = 1.0
-CLOSE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
 
 
 class KafkaSource:
@@ -36,7 +36,7 @@ class KafkaSource:
         self._tracker: SettlementTracker[Assignment] = SettlementTracker()
         self._assignments: dict[int, Assignment] = {}
         self._committed: dict[Assignment, int] = {}
-        self._epoch = 0
+        self._rebalances = 0
         self._want_pause = self._is_paused = False
         self._ready, self._closing = threading.Event(), threading.Event()
         self._consumer = cluster.client(Consumer, CONSUMER, self._group(group))
@@ -91,25 +91,30 @@ class KafkaSource:
         commit_at_s = time.monotonic() + COMMIT_EVERY_S
         while not self._closing.is_set():
             self._apply_pause()
-            messages = self._fetcher.fetch(PAUSED_POLL_S if self._is_paused else POLL_S)
-            if messages:
-                self._hand_on(messages)
+            self._take_what_is_there()
             if time.monotonic() >= commit_at_s:
-                self._commit_in_passing()
                 commit_at_s = time.monotonic() + COMMIT_EVERY_S
+                self._commit(self._uncommitted())
         self._consumer.close()  # revokes, and with that commits
 
-    def _hand_on(self, messages: Sequence[Any]) -> None:
-        deliveries = []
-        now_s = time.time()
-        for message in messages:
-            delivery = self._fault(message) if message.error() is not None else self._delivery(message, now_s)
-            if delivery is not None:
-                deliveries.append(delivery)
-        if deliveries:
-            self._sink(Arrived(deliveries))
+    def _take_what_is_there(self) -> None:
+        first = self._fetcher.first(PAUSED_POLL_S if self._is_paused else POLL_S)
+        if first is None:
+            return
+        now_s, rebalances = time.time(), self._rebalances
+        # Tracked before anything else is fetched: a rebalance in between gives the same partition a new epoch,
+        # in which this message must not be settled before those that come again.
+        deliveries = [self._delivery(first, now_s)]
+        deliveries += [self._delivery(message, now_s) for message in self._fetcher.rest()]
+        mine = [delivery for delivery in deliveries if delivery is not None]
+        if rebalances != self._rebalances:
+            mine = [delivery for delivery in mine if self._owns(delivery.token)]
+        if mine:
+            self._sink(Arrived(mine))
 
     def _delivery(self, message: Any, now_s: float) -> Delivery | None:
+        if message.error() is not None:
+            return self._fault(message)
         token = self._track(message.partition(), message.offset())
         if token is None:
             return None
@@ -143,6 +148,9 @@ class KafkaSource:
                 return None
         return KafkaToken(assignment, offset)
 
+    def _owns(self, token: Token) -> bool:
+        return isinstance(token, KafkaToken) and self._assignments.get(token.assignment.partition) == token.assignment
+
     def _age_s(self, message: Any, now_s: float) -> float:
         kind, timestamp_ms = message.timestamp()
         if kind != TIMESTAMP_LOG_APPEND_TIME or self._cluster.embedded:
@@ -173,9 +181,10 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
         with self._lock:
-            self._epoch += 1
+            self._rebalances += 1
             for each in partitions:
-                self._assignments[each.partition] = Assignment(each.topic, each.partition, self._epoch)
+                self._assignments[each.partition] = Assignment(each.topic, each.partition, self._rebalances)
+        self._fetcher.restart((each.topic, each.partition) for each in partitions)
         consumer.incremental_assign(partitions)
         if self._is_paused:
             consumer.pause(partitions)
@@ -202,6 +211,7 @@ class KafkaSource:
 
     def _take_away(self, partitions: Sequence[Any]) -> list[Assignment]:
         with self._lock:
+            self._rebalances += 1
             gone = [self._assignments.pop(each.partition, None) for each in partitions]
         return [assignment for assignment in gone if assignment is not None]
 
@@ -222,27 +232,28 @@ class KafkaSource:
             found = self._tracker.committables()
         return {key: position for key, position in found.items() if self._committed.get(key) != position}
 
-    def _commit_in_passing(self) -> None:
-        positions = self._uncommitted()
-        if positions:
+    def _commit(self, positions: Mapping[Assignment, int]) -> None:
+        """Asynchronous: librdkafka gives a partition up only when its commits are done."""
+        if not positions:
+            return
+        offsets = [TopicPartition(key.topic, key.partition, position) for key, position in positions.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._fetcher.complain(f"cannot commit: {error.args[0].str()}")
+        else:
             self._committed.update(positions)
-            self._consumer.commit(offsets=_offsets(positions), asynchronous=True)
 
     def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
         failed = [each for each in partitions if error is not None or each.error is not None]
         if failed:
-            logger.debug("%s: commit failed, comes again: %s", self._cluster.name, error or failed[0].error)
+            logger.info("%s: a commit failed and is repeated: %s", self._cluster.name, error or failed[0].error)
             self._committed.clear()
 
     def _commit_at_last(self, assignments: Sequence[Assignment]) -> None:
+        """Not while the brokers are known to be away: closing waits for a commit as long as a session lasts, 45 s."""
         positions = {key: position for key, position in self._uncommitted().items() if key in assignments}
-        if not positions:
-            return
-        try:
-            self._consumer.commit(offsets=_offsets(positions), asynchronous=False)
-        except KafkaException as error:
-            logger.warning("%s: last commit failed, its requests come again: %s", self._cluster.name, error)
-
-
-def _offsets(positions: dict[Assignment, int]) -> list[Any]:
-    return [TopicPartition(key.topic, key.partition, position) for key, position in positions.items()]
+        if self._cluster.watch.up:
+            self._commit(positions)
+        elif positions:
+            logger.warning("%s: the brokers are away; what was answered last will come again", self._cluster.name)

@@ -17,7 +17,14 @@ PROBE_S = 0.5
 
 
 class LinkWatch:
-    """Turns librdkafka's errors into `LinkState` events; while the link is down, a thread probes it.
+    """Turns librdkafka's errors into `LinkState` events.
+
+    One client that finds all its connections closed says nothing of the brokers (each
+    client notices an outage, and its end, in its own time), so a thread asks them before it
+    says that they are down, and goes on asking until they answer.
+
+    Attributes:
+        up: whether the brokers answered when they were last asked; true until there is doubt.
 
     Args:
         link: the link's name.
@@ -28,8 +35,9 @@ class LinkWatch:
         self._link, self._probe = link, probe
         self._lock = threading.Lock()
         self._sinks: list[Sink] = []
-        self._up = True
+        self._probing = False
         self._closed = threading.Event()
+        self.up = True
 
     def add(self, sink: Sink) -> None:
         """Tell this sink too; one that is known already is told once."""
@@ -40,7 +48,7 @@ class LinkWatch:
     def on_error(self, error: Any) -> None:
         """What librdkafka calls back with every error of a client."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._went_down(error.str())
+            self._doubt(error.str())
         elif error.fatal() or error.code() == KafkaError._AUTHENTICATION:
             logger.error("%s: %s", self._link, error.str())
         else:
@@ -50,26 +58,31 @@ class LinkWatch:
         """Probe and tell no more."""
         self._closed.set()
 
-    def _went_down(self, detail: str) -> None:
+    def _doubt(self, detail: str) -> None:
         with self._lock:
-            if not self._up or self._closed.is_set():
+            if self._probing or self._closed.is_set():
                 return
-            self._up = False
-        logger.warning("%s: no broker can be reached (%s)", self._link, detail)
-        self._tell(LinkState(self._link, False, detail))
-        threading.Thread(target=self._wait_until_up, name=f"{self._link}-probe", daemon=True).start()
+            self._probing = True
+        threading.Thread(target=self._ask, args=(detail,), name=f"{self._link}-probe", daemon=True).start()
 
-    def _wait_until_up(self) -> None:
-        while not self._probe(PROBE_S):
-            if self._closed.wait(PROBE_S):
-                return
+    def _ask(self, detail: str) -> None:
+        up = self._probe(PROBE_S)
+        if not up:
+            logger.warning("%s: no broker can be reached (%s)", self._link, detail)
+            self.up = False
+            self._tell(LinkState(self._link, False, detail))
+            while not up and not self._closed.wait(PROBE_S):
+                up = self._probe(PROBE_S)
+            if up:
+                logger.info("%s: the brokers are reachable", self._link)
+                self.up = True
+                self._tell(LinkState(self._link, True))
         with self._lock:
-            self._up = True
-        logger.info("%s: the brokers are reachable", self._link)
-        self._tell(LinkState(self._link, True))
+            self._probing = False
 
     def _tell(self, event: LinkState) -> None:
         with self._lock:
             sinks = list(self._sinks)
-        for sink in sinks:
-            sink(event)
+        if not self._closed.is_set():
+            for sink in sinks:
+                sink(event)
