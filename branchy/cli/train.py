@@ -18,8 +18,8 @@ import click
 @click.option("--height", type=click.IntRange(1), help="Resize to this height.  [default: 180 for a folder]")
 @click.option("--width", type=click.IntRange(1), help="Resize to this width.  [default: 180 for a folder]")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Samples a training step.")
-@click.option("--epochs", type=int, default=25, show_default=True, help="Most passes over the training part.")
-@click.option("--learning-rate", type=float, default=0.002, show_default=True, help="Of Adam.")
+@click.option("--epochs", type=int, default=20, show_default=True, help="Most passes over the training part.")
+@click.option("--learning-rate", type=float, default=0.003, show_default=True, help="Of Adam.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same weights on one machine.")
 @click.option("--validation-split", type=float, default=0.2, show_default=True, help="Share kept out of training.")
 @click.option("--exit-weights", metavar="W,W,...", help="Weight of each exit's loss.  [default: all 1]")
@@ -47,7 +47,8 @@ def command(
     fashion-mnist, mnist, cifar10.
     """
     from branchy.core.cascade import parse_thresholds
-    from branchy.runner.training import TrainOptions, summary_lines, train
+    from branchy.runner.training import TrainOptions, train
+    from branchy.runner.training_summary import summary_lines
 
     options = TrainOptions(
         dataset,

@@ -30,16 +30,14 @@ def b_lenet(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
         raise ArchitectureError(f"b-lenet needs samples of at least {MIN_SIDE} x {MIN_SIDE}, got {input_shape}")
     layers = keras.layers
     strided = min(input_shape[:2]) >= _STRIDED_FROM
-    width = 8 if input_shape[-1] == 1 else 16
+    near, middle, far = (16, 64, 128) if input_shape[-1] > 1 else (6, 32, 64) if strided else (8, 32, 64)
 
     sample = keras.Input(input_shape)
-    x = layers.Conv2D(width, 5 if strided else 3, strides=2 if strided else 1, padding="same", activation="relu")(
-        sample
-    )
+    x = layers.Conv2D(near, 5 if strided else 3, strides=2 if strided else 1, padding="same", activation="relu")(sample)
     edge_cut = layers.MaxPooling2D(2)(x)
-    x = layers.Conv2D(4 * width, 3, padding="same", activation="relu")(edge_cut)
+    x = layers.Conv2D(middle, 3, padding="same", activation="relu")(edge_cut)
     fog_cut = layers.MaxPooling2D(2)(x)
-    x = layers.Conv2D(8 * width, 3, padding="same", activation="relu")(fog_cut)
+    x = layers.Conv2D(far, 3, padding="same", activation="relu")(fog_cut)
     x = _shrunk(x)
     x = layers.Dense(84, activation="relu")(layers.Flatten()(x))
     cloud = layers.Dense(classes)(x)

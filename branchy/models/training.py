@@ -63,7 +63,7 @@ def fit(model: Any, sample: TensorSpec, train: Labelled, early_stop: Labelled, h
         how: batch size, epochs, learning rate, weights of the exits.
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, memory ran out, or a sample could not be read.
     """
     exits = list(how.exit_weights)
     model.compile(
@@ -73,16 +73,19 @@ def fit(model: Any, sample: TensorSpec, train: Labelled, early_stop: Labelled, h
         loss_weights=dict(how.exit_weights),
         jit_compile=False,
     )
-    result = model.fit(
-        stream(train, sample, exits, how.batch_size, shuffle_seed=how.seed),
-        validation_data=stream(early_stop, sample, exits, how.batch_size),
-        epochs=how.epochs,
-        shuffle=False,
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True),
-        ],
-    )
+    try:
+        result = model.fit(
+            stream(train, sample, exits, how.batch_size, shuffle_seed=how.seed),
+            validation_data=stream(early_stop, sample, exits, how.batch_size),
+            epochs=how.epochs,
+            shuffle=False,
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True),
+            ],
+        )
+    except tf.errors.OpError as error:
+        raise TrainingError(f"TensorFlow failed while training: {_reason(error)}") from error
     history: History = {name: [float(v) for v in values] for name, values in result.history.items()}
     _check_finite(history, how)
     return history
@@ -118,3 +121,10 @@ def _check_finite(history: History, how: Fit) -> None:
                 f"the loss became {loss} in epoch {epoch} of {how.epochs}; "
                 f"try a smaller --learning-rate (it was {how.learning_rate:g}), and check the data set's range"
             )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line; of a Python error in the pipeline, its own message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    own = [line for line in lines if line.startswith("branchy.errors.")]
+    return (own or lines)[0][:300]

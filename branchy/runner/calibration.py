@@ -24,7 +24,6 @@ Run = Callable[[Array], Mapping[str, Array]]
 """A loaded stage: a batch to its outputs by name."""
 
 BATCH = 64
-GOLDEN_SAMPLES = 4
 FORMAT_TOLERANCE = 1e-4
 """How far a format's outputs may be from Keras', as a share of the largest output (float32 rounding gives 1e-6)."""
 
@@ -50,7 +49,9 @@ class Step:
 
 
 def walk(stages: Sequence[StageSpec], runs: Mapping[str, Run], samples: Array) -> Iterator[Step]:
-    """Send a batch through every stage, each activation encoded and decoded as on the wire.
+    """Send a batch through every stage; where two tiers can meet, activations are encoded and decoded as on the wire.
+
+    A stage without an exit shares a tier with the next one, so nothing is encoded between them.
 
     Raises:
         TrainingError: an activation cannot travel in the uplink's dtype.
@@ -61,7 +62,12 @@ def walk(stages: Sequence[StageSpec], runs: Mapping[str, Run], samples: Array) -
         if stage.activation is None:
             yield Step(stage, inputs, outputs, 0)
             return
-        bodies = [_encode(stage, activation) for activation in outputs[stage.activation.name]]
+        activations = outputs[stage.activation.name]
+        if stage.logits is None:
+            yield Step(stage, inputs, outputs, 0)
+            inputs = activations
+            continue
+        bodies = [_encode(stage, activation) for activation in activations]
         yield Step(stage, inputs, outputs, max(len(body) for body in bodies))
         source = stages[i + 1].inputs[0].tensor
         inputs = np.stack([wire.check_tensor(wire.decode_tensors(b), source, stages[i + 1].input) for b in bodies])
@@ -139,7 +145,7 @@ def _with_thresholds(
         found = share_thresholds([scores[name] for name in exits], wanted.shares, wanted.policy, classes)
         return {name: replace(exits[name], threshold=f.threshold) for name, f in zip(exits, found, strict=True)}
     *early, last = exits
-    given = {name: wanted.given if isinstance(wanted.given, float) else wanted.given[name] for name in early}
+    given = {name: wanted.given[name] if isinstance(wanted.given, Mapping) else wanted.given for name in early}
     given[last] = always(wanted.policy, classes)
     return {name: replace(exits[name], threshold=given[name]) for name in exits}
 

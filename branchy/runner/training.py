@@ -9,46 +9,24 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from branchy import __version__
-from branchy.core import wire
-from branchy.core.cascade import (
-    FULL,
-    Array,
-    CascadeSpec,
-    DType,
-    ExitSettings,
-    FormatName,
-    PolicyName,
-    StageFile,
-    StageSpec,
-    Uplink,
-)
+from branchy.core.cascade import DType, ExitSettings, PolicyName, Uplink
 from branchy.datasets import Dataset, Part, load, stratified
-from branchy.engines import open_engine
 from branchy.errors import UsageError
-from branchy.reports import history as reports
-from branchy.runner.calibration import (
-    GOLDEN_SAMPLES,
-    Run,
-    Step,
-    Thresholds,
-    calibrate,
-    check_format,
-    walk,
-)
-from branchy.store.bundle import Bundle
+from branchy.runner.calibration import Thresholds
+from branchy.runner.packing import Packer
+from branchy.runner.training_summary import Summary
 from branchy.store.manifest import Split, TrainingInfo
 from branchy.store.writer import check_target, write_bundle
 
 if TYPE_CHECKING:
-    from branchy.models.splitting import Network, StageModel
+    from branchy.models.splitting import Network
     from branchy.models.training import History
 
 log = logging.getLogger(__name__)
@@ -58,9 +36,6 @@ HELD_OUT = {"early-stop": 0.25, "temperature": 0.25, "tune": 0.5}
 
 FEW = 50
 """Fewer samples than this in a held-out part make what is fitted on it rough."""
-
-CHECKED_SAMPLES = 64
-"""Validation samples that each exported format is held against Keras with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +72,8 @@ class TrainOptions:
     height: int | None = None
     width: int | None = None
     batch_size: int = 32
-    epochs: int = 25
-    learning_rate: float = 0.002
+    epochs: int = 20
+    learning_rate: float = 0.003
     seed: int = 0
     validation_split: float = 0.2
     exit_weights: tuple[float, ...] | None = None
@@ -108,37 +83,6 @@ class TrainOptions:
     uplink_dtype: DType = "float16"
     overwrite: bool = False
     command: str = "branchy train"
-
-
-@dataclass(frozen=True, slots=True)
-class StageSummary:
-    """One stage in numbers: its spec, its exit in LiteRT, the share that leaves there, and its cut's body size."""
-
-    spec: StageSpec
-    exit: ExitSettings | None
-    share: float | None
-    body_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a training gave.
-
-    Attributes:
-        bundle: as written.
-        stages: the stages in order, then the full model.
-        sample_bytes: size of a raw sample's message body.
-        parts: number of samples in each part of the data.
-        epochs: how many were run.
-        skipped: files that could not be read.
-    """
-
-    bundle: Bundle
-    stages: tuple[StageSummary, ...]
-    sample_bytes: int
-    parts: Mapping[str, int]
-    epochs: int
-    skipped: tuple[str, ...]
 
 
 def train(options: TrainOptions) -> Summary:
@@ -161,16 +105,16 @@ def train(options: TrainOptions) -> Summary:
     network = _build(data, options)
     wanted = _thresholds(options, network, len(data.labels))
     history = _fit(network, data, parts, options)
-    job = _Job(name, data, parts, network, wanted, history)
+    packer = Packer(name, data, parts, network, wanted, history)
     bundle = write_bundle(
         out,
-        job.fill,
+        packer.fill,
         training=TrainingInfo(options.command, options.seed, data.name, __version__),
         splits={part_name: Split.of(part.indices) for part_name, part in parts.items()},
-        golden=job.golden(),
+        golden=packer.golden(),
         overwrite=options.overwrite,
     )
-    return job.summary(bundle)
+    return packer.summary(bundle)
 
 
 # --- before the work -------------------------------------------------------------------------------------------------
@@ -191,6 +135,8 @@ def _check(options: TrainOptions) -> None:
         raise UsageError("--height and --width must be given together")
     if options.target_share is not None and options.thresholds is not None:
         raise UsageError("--threshold and --target-share exclude each other: give one of them")
+    if options.policy == "entropy" and options.target_share is None and options.thresholds is None:
+        raise UsageError("--policy entropy needs --threshold (in nats) or --target-share")
     if options.name is not None and options.name != _plain(options.name):
         raise UsageError(f"--name must be at most 80 letters, digits, '.', '_' and '-', got {options.name!r}")
     for flag, weights in (("--exit-weights", options.exit_weights), ("--target-share", options.target_share)):
@@ -229,18 +175,19 @@ def _divide(data: Dataset, options: TrainOptions) -> dict[str, Part]:
     shares = (1 - options.validation_split, *(options.validation_split * share for share in HELD_OUT.values()))
     positions = stratified(data.pool.labels, shares, options.seed)
     parts = {name: data.pool.take(p) for name, p in zip(("train", *HELD_OUT), positions, strict=True)}
+    parts["test"] = data.test
     for name, part in parts.items():
         if len(part) == 0:
             raise UsageError(
-                f"data set {data.name}: too few samples ({len(data.pool)} besides the test part): none is left for "
-                f"{name}; add samples or change --validation-split ({options.validation_split:g})"
+                f"data set {data.name}: too few samples ({len(data.pool)}, and {len(data.test)} to test): none is left "
+                f"for {name}; add samples or change --validation-split ({options.validation_split:g})"
             )
     for label in np.setdiff1d(np.arange(len(data.labels)), parts["train"].labels):
         raise UsageError(f"data set {data.name}: class '{data.labels[label]}' has no sample to train on; add some")
     for name in ("temperature", "tune"):
         if len(parts[name]) < FEW:
             log.warning("only %d samples for %s: what is fitted on them is rough", len(parts[name]), name)
-    return {**parts, "test": data.test}
+    return parts
 
 
 def _build(data: Dataset, options: TrainOptions) -> Network:
@@ -260,17 +207,20 @@ def _thresholds(options: TrainOptions, network: Network, classes: int) -> Thresh
         if values is not None and len(values) != len(exits):
             raise UsageError(f"{flag} needs a number for each exit ({', '.join(exits)}), got {_list(values)}")
     given = ExitSettings().threshold if options.thresholds is None else options.thresholds
-    if not isinstance(given, float):
+    if isinstance(given, Mapping):
         wrong = [name for name in given if name not in exits[:-1]]
         if wrong:
             raise UsageError(
                 f"--threshold: '{wrong[0]}' decides nothing; expected {', '.join(exits[:-1]) or 'none'} "
                 f"({exits[-1]} is last and always answers)"
             )
-        given = {name: given.get(name, ExitSettings().threshold) for name in exits[:-1]}
+        missing = [name for name in exits[:-1] if name not in given]
+        if missing and options.policy == "entropy":
+            raise UsageError(f"--threshold: entropy has no default; name {', '.join(missing)} too")
+        given = {**dict.fromkeys(missing, ExitSettings().threshold), **given}
     if options.target_share is not None:
         return Thresholds(options.policy, given, tuple(share / 100 for share in options.target_share))
-    for threshold in [given] if isinstance(given, float) else given.values():
+    for threshold in given.values() if isinstance(given, Mapping) else [given]:
         ExitSettings(options.policy, threshold).check(classes)
     return Thresholds(options.policy, given)
 
@@ -294,157 +244,3 @@ def _fit(network: Network, data: Dataset, parts: Mapping[str, Part], options: Tr
         seed=options.seed,
     )
     return fit(network.trained, data.input.tensor, parts["train"], parts["early-stop"], how)
-
-
-# --- formats, exits, bundle ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Measured:
-    """The exits in one format: their settings and the shares that leave there, the full model's among them."""
-
-    exits: dict[str, ExitSettings]
-    shares: dict[str, float]
-
-
-class _Job:
-    """What is done with a trained network, from its files to its summary."""
-
-    def __init__(
-        self,
-        name: str,
-        data: Dataset,
-        parts: Mapping[str, Part],
-        network: Network,
-        wanted: Thresholds,
-        history: History,
-    ) -> None:
-        self._name, self._data, self._parts = name, data, parts
-        self._network, self._wanted, self._history = network, wanted, history
-        self._models: dict[str, StageModel] = {s.spec.name: s for s in (*network.stages, network.full)}
-        self._stages = [s.spec for s in network.stages]
-        tune = parts["tune"]
-        samples, _ = tune.read(np.arange(min(CHECKED_SAMPLES, len(tune))))
-        keras = self._keras()
-        self._steps: list[Step] = [*walk(self._stages, keras, samples), *walk([network.full.spec], keras, samples)]
-        self._sample_bytes = len(wire.encode_tensors({"sample": samples[0]}))
-        self._measured: dict[FormatName, _Measured] = {}
-
-    def golden(self) -> dict[str, tuple[Array, Array]]:
-        """For each stage with an exit, inputs as they arrive there and the logits that Keras gives."""
-        return {
-            step.stage.name: (
-                step.inputs[:GOLDEN_SAMPLES],
-                np.asarray(step.outputs[step.stage.logits.name], np.float32)[:GOLDEN_SAMPLES],
-            )
-            for step in self._steps
-            if step.stage.logits is not None
-        }
-
-    def fill(self, folder: Path) -> CascadeSpec:
-        """Write every file of the bundle; returns what the manifest says of the cascade."""
-        from branchy.models.export import write_keras, write_litert
-
-        reports.write_csv(folder / "history.csv", self._history)
-        reports.plot(folder, self._history, self._exit_names())
-        for stage, model in self._models.items():
-            log.info("exporting %s", stage)
-            write_keras(model.model, folder / _file(stage, "keras"))
-            write_litert(model.model, model.spec.input, folder / _file(stage, "litert"))
-        with ExitStack() as stack:
-            litert: dict[str, Run] = {}
-            for stage, model in self._models.items():
-                engine = open_engine(model.spec, folder / _file(stage, "litert"), "litert")
-                stack.callback(engine.close)
-                litert[stage] = engine.run
-            for step in self._steps:
-                check_format(step.stage, litert[step.stage.name], step.inputs, step.outputs, "litert")
-            self._measure("litert", litert)
-        self._measure("keras", self._keras())
-        return CascadeSpec(
-            name=self._name,
-            labels=self._data.labels,
-            input=self._data.input,
-            stages=tuple(self._with_files(spec) for spec in self._stages),
-            full=self._with_files(self._network.full.spec),
-        )
-
-    def summary(self, bundle: Bundle) -> Summary:
-        """The written bundle in numbers."""
-        measured = self._measured["litert"]
-        stages = tuple(
-            StageSummary(
-                bundle.spec.stage(step.stage.name),
-                measured.exits.get(step.stage.name),
-                measured.shares.get(step.stage.name),
-                step.body_bytes,
-            )
-            for step in self._steps
-        )
-        return Summary(
-            bundle,
-            stages,
-            self._sample_bytes,
-            {name: len(part) for name, part in self._parts.items()},
-            len(self._history["loss"]),
-            self._data.skipped,
-        )
-
-    def _exit_names(self) -> list[str]:
-        return [spec.name for spec in self._stages if spec.logits is not None]
-
-    def _keras(self) -> dict[str, Run]:
-        from branchy.models.splitting import runner
-
-        return {name: runner(model) for name, model in self._models.items()}
-
-    def _measure(self, fmt: FormatName, runs: Mapping[str, Run]) -> None:
-        temperature, tune = self._parts["temperature"], self._parts["tune"]
-        measured = _Measured(*calibrate(self._stages, runs, temperature, tune, self._wanted, f"exits in {fmt}"))
-        alone = replace(self._wanted, shares=None)
-        exits, shares = calibrate([self._network.full.spec], runs, temperature, tune, alone, f"the full model in {fmt}")
-        self._measured[fmt] = _Measured({**measured.exits, **exits}, {**measured.shares, **shares})
-
-    def _with_files(self, spec: StageSpec) -> StageSpec:
-        """The spec with its formats; sizes and digests are measured where they are written."""
-        files: dict[FormatName, StageFile] = {
-            fmt: StageFile(_file(spec.name, fmt), "", 0, measured.exits.get(spec.name))
-            for fmt, measured in self._measured.items()
-        }
-        return replace(spec, files=files)
-
-
-def _file(stage: str, fmt: FormatName) -> str:
-    return f"{'model' if stage == FULL else stage}.{'keras' if fmt == 'keras' else 'tflite'}"
-
-
-def summary_lines(summary: Summary) -> list[str]:
-    """A training's summary for people: what each stage is and costs, and where the bundle lies."""
-    head = ["stage", "parameters", "MFLOPs", "accuracy", "T", "threshold", "leave here", "bytes up"]
-    rows = [head] + [_row(stage) for stage in summary.stages]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    measured = next(s.exit.samples for s in summary.stages if s.exit is not None)
-    lines.append(
-        f"a raw sample's message body has {summary.sample_bytes} bytes; accuracy on {measured} held-out samples"
-    )
-    if summary.skipped:
-        lines.append(f"{len(summary.skipped)} files could not be read and were skipped")
-    return [*lines, f"bundle {summary.bundle.path} ({summary.bundle.digest[:12]})"]
-
-
-def _row(stage: StageSummary) -> list[str]:
-    found, last = stage.exit, stage.spec.activation is None
-    return [
-        stage.spec.name,
-        f"{stage.spec.parameters:,}",
-        f"{stage.spec.flops / 1e6:.3f}",
-        f"{found.accuracy:.1%}" if found and found.accuracy is not None else "-",
-        f"{found.temperature:.2f}" if found else "-",
-        f"{found.threshold:.3f}" if found and not last else "-",
-        f"{stage.share:.1%}" if stage.share is not None else "-",
-        "-" if last else str(stage.body_bytes),
-    ]

@@ -1,0 +1,178 @@
+"""From a trained network to a bundle: files in every format, exits measured in each, golden inputs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from branchy.core import wire
+from branchy.core.cascade import FULL, Array, CascadeSpec, ExitSettings, FormatName, StageFile, StageSpec
+from branchy.datasets import Dataset, Part
+from branchy.engines import open_engine
+from branchy.reports import history as reports
+from branchy.runner.calibration import Run, Step, Thresholds, calibrate, check_format, walk
+from branchy.runner.training_summary import StageSummary, Summary
+from branchy.store.bundle import Bundle
+
+if TYPE_CHECKING:
+    from branchy.models.splitting import Network, StageModel
+    from branchy.models.training import History
+
+log = logging.getLogger(__name__)
+
+CHECKED_SAMPLES = 64
+"""Validation samples that each exported format is held against Keras with."""
+
+GOLDEN_SAMPLES = 4
+"""Inputs of each stage that the bundle keeps with the logits they give."""
+
+
+@dataclass
+class _Measured:
+    """The exits in one format: their settings and the shares that leave there, the full model's among them."""
+
+    exits: dict[str, ExitSettings]
+    shares: dict[str, float]
+
+
+class Packer:
+    """What is done with a trained network, from its files to its summary.
+
+    Keras in memory is the reference: what its outputs are for some validation samples is kept
+    as golden, and every other format is held against it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Dataset,
+        parts: Mapping[str, Part],
+        network: Network,
+        wanted: Thresholds,
+        history: History,
+    ) -> None:
+        self._name, self._data, self._parts = name, data, parts
+        self._network, self._wanted, self._history = network, wanted, history
+        self._models: dict[str, StageModel] = {s.spec.name: s for s in (*network.stages, network.full)}
+        self._stages = [s.spec for s in network.stages]
+        tune = parts["tune"]
+        samples, _ = tune.read(np.arange(min(CHECKED_SAMPLES, len(tune))))
+        keras = self._keras()
+        self._steps: list[Step] = [*walk(self._stages, keras, samples), *walk([network.full.spec], keras, samples)]
+        self._sample_bytes = len(wire.encode_tensors({"sample": samples[0]}))
+        self._measured: dict[FormatName, _Measured] = {}
+        self._warn_of_large_cuts()
+
+    def golden(self) -> dict[str, tuple[Array, Array]]:
+        """For each stage with an exit, inputs as they arrive there and the logits that Keras gives."""
+        return {
+            step.stage.name: (
+                step.inputs[:GOLDEN_SAMPLES],
+                np.asarray(step.outputs[step.stage.logits.name], np.float32)[:GOLDEN_SAMPLES],
+            )
+            for step in self._steps
+            if step.stage.logits is not None
+        }
+
+    def fill(self, folder: Path) -> CascadeSpec:
+        """Write every file of the bundle but golden inputs and manifest; returns what the manifest says of the cascade.
+
+        Raises:
+            TrainingError: LiteRT cannot express a stage, or gives other outputs than Keras.
+        """
+        from branchy.models.backend import quiet
+
+        reports.write_csv(folder / "history.csv", self._history)
+        reports.plot(folder, self._history, [spec.name for spec in self._stages if spec.logits is not None])
+        self._export(folder)
+        with ExitStack() as stack:
+            litert = self._open_litert(folder, stack)
+            with quiet():  # LiteRT tells of its delegate at the first run
+                for step in self._steps:
+                    check_format(step.stage, litert[step.stage.name], step.inputs, step.outputs, "litert")
+            self._measure("litert", litert)
+        self._measure("keras", self._keras())
+        return CascadeSpec(
+            name=self._name,
+            labels=self._data.labels,
+            input=self._data.input,
+            stages=tuple(self._with_files(spec) for spec in self._stages),
+            full=self._with_files(self._network.full.spec),
+        )
+
+    def _export(self, folder: Path) -> None:
+        from branchy.models.export import write_keras, write_litert
+
+        for stage, model in tqdm(self._models.items(), desc="exporting", unit="stage", leave=False):
+            write_keras(model.model, folder / _file(stage, "keras"))
+            write_litert(model.model, model.spec.input, folder / _file(stage, "litert"))
+
+    def _open_litert(self, folder: Path, stack: ExitStack) -> dict[str, Run]:
+        runs: dict[str, Run] = {}
+        for stage, model in self._models.items():
+            engine = open_engine(model.spec, folder / _file(stage, "litert"), "litert")
+            stack.callback(engine.close)
+            runs[stage] = engine.run
+        return runs
+
+    def summary(self, bundle: Bundle) -> Summary:
+        """The written bundle in numbers."""
+        measured = self._measured["litert"]
+        stages = tuple(
+            StageSummary(
+                bundle.spec.stage(step.stage.name),
+                measured.exits.get(step.stage.name),
+                measured.shares.get(step.stage.name),
+                step.body_bytes,
+            )
+            for step in self._steps
+        )
+        return Summary(
+            bundle,
+            stages,
+            self._sample_bytes,
+            {name: len(part) for name, part in self._parts.items()},
+            len(self._history["loss"]),
+            self._data.skipped,
+        )
+
+    def _warn_of_large_cuts(self) -> None:
+        for step in self._steps:
+            if step.body_bytes > self._sample_bytes:
+                log.warning(
+                    "%s sends up %d bytes a request, more than the raw sample's %d: this cut saves no bytes",
+                    step.stage.name,
+                    step.body_bytes,
+                    self._sample_bytes,
+                )
+
+    def _keras(self) -> dict[str, Run]:
+        from branchy.models.splitting import runner
+
+        return {name: runner(model) for name, model in self._models.items()}
+
+    def _measure(self, fmt: FormatName, runs: Mapping[str, Run]) -> None:
+        temperature, tune = self._parts["temperature"], self._parts["tune"]
+        measured = _Measured(*calibrate(self._stages, runs, temperature, tune, self._wanted, f"exits in {fmt}"))
+        alone = replace(self._wanted, shares=None)
+        exits, shares = calibrate([self._network.full.spec], runs, temperature, tune, alone, f"the full model in {fmt}")
+        self._measured[fmt] = _Measured({**measured.exits, **exits}, {**measured.shares, **shares})
+
+    def _with_files(self, spec: StageSpec) -> StageSpec:
+        """The spec with its formats; sizes and digests are measured where they are written."""
+        files: dict[FormatName, StageFile] = {
+            fmt: StageFile(_file(spec.name, fmt), "", 0, measured.exits.get(spec.name))
+            for fmt, measured in self._measured.items()
+        }
+        return replace(spec, files=files)
+
+
+def _file(stage: str, fmt: FormatName) -> str:
+    return f"{'model' if stage == FULL else stage}.{'keras' if fmt == 'keras' else 'tflite'}"

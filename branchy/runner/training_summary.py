@@ -1,0 +1,72 @@
+"""What a training gave, in numbers and in a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from branchy.core.cascade import ExitSettings, StageSpec
+from branchy.store.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class StageSummary:
+    """One stage in numbers: its spec, its exit in LiteRT, the share that leaves there, and its cut's body size."""
+
+    spec: StageSpec
+    exit: ExitSettings | None
+    share: float | None
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a training gave.
+
+    Attributes:
+        bundle: as written.
+        stages: the stages in order, then the full model.
+        sample_bytes: size of a raw sample's message body.
+        parts: number of samples in each part of the data.
+        epochs: how many were run.
+        skipped: files that could not be read.
+    """
+
+    bundle: Bundle
+    stages: tuple[StageSummary, ...]
+    sample_bytes: int
+    parts: Mapping[str, int]
+    epochs: int
+    skipped: tuple[str, ...]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """A training's summary for people: what each stage is and costs, and where the bundle lies."""
+    head = ["stage", "parameters", "MFLOPs", "accuracy", "T", "threshold", "leave here", "bytes up"]
+    rows = [head] + [_row(stage) for stage in summary.stages]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    measured = next(s.exit.samples for s in summary.stages if s.exit is not None)
+    lines.append(
+        f"a raw sample's message body has {summary.sample_bytes} bytes; accuracy on {measured} held-out samples"
+    )
+    if summary.skipped:
+        lines.append(f"{len(summary.skipped)} files could not be read and were skipped")
+    return [*lines, f"bundle {summary.bundle.path} ({summary.bundle.digest[:12]})"]
+
+
+def _row(stage: StageSummary) -> list[str]:
+    found, last = stage.exit, stage.spec.activation is None
+    return [
+        stage.spec.name,
+        f"{stage.spec.parameters:,}",
+        f"{stage.spec.flops / 1e6:.3f}",
+        f"{found.accuracy:.1%}" if found and found.accuracy is not None else "-",
+        f"{found.temperature:.2f}" if found else "-",
+        f"{found.threshold:.3f}" if found and not last else "-",
+        f"{stage.share:.1%}" if stage.share is not None else "-",
+        "-" if last else str(stage.body_bytes),
+    ]
