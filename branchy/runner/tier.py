@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
@@ -105,27 +105,48 @@ class Tier:
 
     def run(self, back: Back, front: Front | None, executor: Executor) -> None:
         """Work until `stop`, then settle what is under way; the caller closes what it gave."""
-        self._back, self._front, self._executor = back, front, executor
-        back.source.start()
-        while not self._finished():
-            for event in self._next_events():
-                self._take(event)
-            self._do(self.machine.advance(self._clock()))
-            self._send_unsent()
-            self._let_go()
+        self.begin(back, front, executor)
+        while not self.finished:
+            self.step(self._next_events())
         unacknowledged = back.sender.flush(1.0)
         if unacknowledged or not self.machine.idle:
             log.warning("stopped with %d answers not acknowledged; their requests will be redelivered", unacknowledged)
 
+    # --- one turn at a time: what `run` is made of, for a caller with a loop and a clock of its own ----------------
+
+    def begin(self, back: Back, front: Front | None, executor: Executor) -> None:
+        """Take requests from now on."""
+        self._back, self._front, self._executor = back, front, executor
+        back.source.start()
+
+    def step(self, events: Iterable[tr.TransportEvent | ev.Computed | ev.Drain]) -> None:
+        """Take these events, let time pass, and do what the machine says."""
+        for event in events:
+            self._take(event)
+        self._do(self.machine.advance(self._clock()))
+        self._send_unsent()
+        self._let_go()
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long until the next step when no event comes; None: as long as none does."""
+        if self._unsent or self._stopping_since is not None:
+            return 0.05
+        wakeup = self.machine.wakeup()
+        return None if wakeup is None else max(0.0, wakeup - self._clock())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was told to stop and has settled what it can."""
+        if self._stopping_since is None:
+            return False
+        return (self.machine.idle and not self._unsent) or self._clock() > self._stopping_since + DRAIN_S
+
     # --- events --------------------------------------------------------------------------------------------------
 
     def _next_events(self) -> list[_Event]:
-        """Everything that is there, waiting for the first until the machine's next wake-up."""
-        wakeup = self.machine.wakeup()
-        if self._unsent or self._stopping_since is not None:
-            timeout: float | None = 0.05
-        else:
-            timeout = None if wakeup is None else max(0.0, wakeup - self._clock())
+        """Everything that is there, waiting for the first until the next step is due."""
+        timeout = self.wait_s
         events: list[_Event] = []
         try:
             events.append(self._inbox.get(timeout=timeout))
@@ -280,11 +301,6 @@ class Tier:
                 if revoked not in still:
                     revoked.done.set()
             self._leaving = [r for r in still if not r.done.is_set()]
-
-    def _finished(self) -> bool:
-        if self._stopping_since is None:
-            return False
-        return (self.machine.idle and not self._unsent) or self._clock() > self._stopping_since + DRAIN_S
 
 
 def _read_answer(message: tr.Message) -> Any:
