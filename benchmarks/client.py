@@ -1,0 +1,106 @@
+"""A requester without branchy's device: it measures round trips and adds as little as can be."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from branchy.config import LinkSettings
+from branchy.transport.kafka import KafkaLink
+from branchy.transport.kafka.addresses import CORRELATION, KafkaAddress, reply_headers
+from branchy.transport.kafka.config import COMMON, CONSUMER, EMBEDDED_CONSUMER, PRODUCER
+
+PATIENCE_S = 20.0
+
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request ready to be sent: headers without the reply's, and body."""
+
+    headers: Headers
+    body: bytes
+
+
+def make_topics(brokers: str, names: Sequence[str]) -> None:
+    """See to it that topics are there."""
+    link = KafkaLink(LinkSettings(brokers=brokers), "bench")
+    link.prepare(names, PATIENCE_S)
+    link.close()
+
+
+class Client:
+    """Sends prepared requests to a topic and waits for their replies.
+
+    Args:
+        brokers: `HOST:PORT`.
+        topic: of the requests.
+        replies: the topic that answers come back on; this client alone reads it.
+    """
+
+    def __init__(self, brokers: str, topic: str, replies: str) -> None:
+        self._topic = topic
+        self._address = KafkaAddress(replies, 0)
+        make_topics(brokers, [topic, replies])
+        self._producer = Producer({**COMMON, **PRODUCER, "bootstrap.servers": brokers})
+        self._consumer = Consumer(
+            {**COMMON, **CONSUMER, **EMBEDDED_CONSUMER, "bootstrap.servers": brokers, "group.id": "unused"}
+        )
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(replies, 0), timeout=PATIENCE_S)
+        self._consumer.assign([TopicPartition(replies, 0, high)])
+
+    def one_in_flight(self, requests: Sequence[Prepared]) -> list[float]:
+        """Send the next when the last is answered; the round trips in seconds."""
+        took = []
+        for request in requests:
+            start = time.perf_counter()
+            correlation = self._send(request)
+            while _correlation(self._receive()) != correlation:
+                pass
+            took.append(time.perf_counter() - start)
+        return took
+
+    def windowed(self, requests: Sequence[Prepared], window: int) -> float:
+        """Keep `window` requests in flight until all are answered; seconds in all."""
+        start = time.perf_counter()
+        todo = iter(requests)
+        waiting = {self._send(request) for request in islice(todo, window)}
+        while waiting:
+            waiting.discard(_correlation(self._receive()))
+            waiting.update(self._send(request) for request in islice(todo, window - len(waiting)))
+        return time.perf_counter() - start
+
+    def sample(self, request: Prepared) -> Prepared:
+        """The answer to one request, as it came, less its correlation."""
+        self._send(request)
+        reply = self._receive()
+        return Prepared([h for h in reply.headers() or [] if h[0] != CORRELATION], reply.value() or b"")
+
+    def close(self) -> None:
+        """Free both sides."""
+        self._producer.flush(PATIENCE_S)
+        self._consumer.close()
+
+    def _send(self, request: Prepared) -> bytes:
+        correlation = uuid.uuid4().bytes
+        headers: Any = [*request.headers, *reply_headers(correlation, self._address)]
+        self._producer.produce(self._topic, request.body, headers=headers)
+        self._producer.poll(0)
+        return correlation
+
+    def _receive(self) -> Message:
+        message = self._consumer.poll(PATIENCE_S)
+        if message is None or message.error():
+            raise RuntimeError(f"no reply on {self._address.topic}: {message and message.error()}")
+        return message
+
+
+def _correlation(message: Message) -> bytes:
+    return dict(message.headers() or [])[CORRELATION] or b""
