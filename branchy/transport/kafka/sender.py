@@ -127,6 +127,7 @@ class KafkaSender:
 
     def _reopen(self) -> None:
         """After a fatal error (its sequence numbers and the broker's disagree) a producer takes nothing more."""
+        self._ready.clear()
         _end(self._producer)
         while not self._closing.wait(REOPEN_S):
             try:

@@ -245,9 +245,9 @@ class KafkaSource:
             self._committed.update(positions)
 
     def _on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
-        failed = [each for each in partitions if error is not None or each.error is not None]
-        if failed:
-            logger.info("%s: a commit failed and is repeated: %s", self._cluster.name, error or failed[0].error)
+        failed = error or next((each.error for each in partitions if each.error is not None), None)
+        if failed is not None:
+            logger.info("%s: a commit failed and is repeated: %s", self._cluster.name, failed.str())
             self._committed.clear()
 
     def _commit_at_last(self, assignments: Sequence[Assignment]) -> None:

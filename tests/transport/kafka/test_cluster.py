@@ -1,0 +1,98 @@
+"""What a link learns of its brokers, and which reply addresses it takes."""
+
+from __future__ import annotations
+
+import pytest
+from transport_harness import fresh_name, kafka_settings
+
+from branchy.config import LinkSettings
+from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.transport.kafka import cluster as cluster_module
+from branchy.transport.kafka.addresses import KafkaAddress
+from branchy.transport.kafka.cluster import Cluster
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def cluster(embedded_broker):
+    cluster = Cluster(kafka_settings(embedded_broker.brokers), "back", "branchy.")
+    yield cluster
+    cluster.close()
+
+
+def test_the_embedded_broker_is_recognised(cluster: Cluster):
+    cluster.connect(10)
+    assert cluster.embedded
+
+
+def test_brokers_that_do_not_answer_are_named_with_the_time_given(cluster: Cluster):
+    gone = Cluster(LinkSettings(brokers=NOWHERE), "front", "branchy.")
+    with pytest.raises(
+        BrokerUnavailableError, match=r"front: no Kafka broker answered at 127\.0\.0\.1:1 within 0\.3 s"
+    ):
+        gone.prepare(["branchy.a.requests"], 0.3)
+
+
+def test_after_a_failed_attempt_the_address_is_looked_up_anew(embedded_broker, monkeypatch):
+    addresses = [NOWHERE, NOWHERE, embedded_broker.brokers]
+    monkeypatch.setattr("branchy.transport.kafka.config.broker_addresses", lambda settings: addresses.pop(0))
+    monkeypatch.setattr(cluster_module, "broker_addresses", lambda settings: addresses.pop(0))
+    cluster = Cluster(LinkSettings(), "back", "branchy.")
+    with pytest.raises(BrokerUnavailableError):
+        cluster.connect(0.3)
+    cluster.connect(10)
+    assert cluster.embedded
+    cluster.close()
+
+
+def test_a_reply_topic_must_have_the_prefix(cluster: Cluster):
+    assert "does not start with 'branchy.'" in cluster.complaint(KafkaAddress("audit.answers", 0))
+
+
+def test_a_reply_topic_and_its_partition_must_be_there(cluster: Cluster):
+    topic = f"{fresh_name()}.answers"
+    assert "is not there" in cluster.complaint(KafkaAddress(topic, 0))
+    cluster.prepare([topic], 10)
+    count = cluster.partitions(topic)
+    assert cluster.complaint(KafkaAddress(topic, count - 1)) is None
+    assert cluster.complaint(KafkaAddress(topic)) is None
+    assert f"has {count} partitions, none is {count}" in cluster.complaint(KafkaAddress(topic, count))
+    assert cluster.complaint(KafkaAddress(topic, -1)) is not None
+
+
+def test_asking_for_a_reply_topic_does_not_make_it(cluster: Cluster, monkeypatch):
+    monkeypatch.setattr(cluster_module, "REFRESH_S", 0.0)
+    topic = f"{fresh_name()}.answers"
+    cluster.connect(10)
+    assert [cluster.partitions(topic) for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_reply_topic_made_by_another_is_found(cluster: Cluster, embedded_broker):
+    cluster.connect(10)
+    topic = f"{fresh_name()}.answers"
+    other = Cluster(kafka_settings(embedded_broker.brokers), "device", "branchy.")
+    other.prepare([topic], 10)
+    other.close()
+    assert cluster.partitions(topic) > 0
+
+
+def test_unknown_reply_topics_cost_one_look_in_a_while(cluster: Cluster, monkeypatch):
+    looks = []
+    monkeypatch.setattr(cluster, "_answers", lambda timeout_s: looks.append(timeout_s))
+    for number in range(100):
+        cluster.complaint(KafkaAddress(f"branchy.unknown.{number}", 0))
+    assert len(looks) == 1
+
+
+def test_a_batch_fits_into_the_smallest_topic_and_a_message_into_the_largest(cluster: Cluster):
+    cluster._limits.update({"small": 700_000, "large": 5_000_000})
+    assert cluster.limits() == {"message.max.bytes": 5_000_000, "batch.size": 700_000 - 64 * 1024}
+
+
+def test_refusals_are_told_from_absence(cluster: Cluster):
+    from confluent_kafka import KafkaError, KafkaException
+
+    refused = cluster.unavailable(KafkaException(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED)), 1)
+    assert type(refused) is TransportError
+    assert "do not allow" in str(refused)

@@ -1,0 +1,290 @@
+"""Rebalances, commits, pauses and ages, one rule a test, on a consumer that does what it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError
+from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
+from transport_harness import Events
+
+from branchy.transport.base import Arrived, Revoked
+from branchy.transport.kafka import source as source_module
+from branchy.transport.kafka.source import KafkaSource
+
+
+class Bench:
+    def __init__(self, **settings):
+        self.consumer = FakeConsumer()
+        self.cluster = FakeCluster(self.consumer, **settings)
+        self.events = Events(self._on_event)
+        self.on_revoked = lambda revoked: revoked.done.set()
+        self.source = KafkaSource(self.cluster, TOPIC, "edge", self.events)
+        self.source.start()
+
+    def _on_event(self, event) -> None:
+        if isinstance(event, Revoked):
+            self.on_revoked(event)
+
+    def turn(self, *turns) -> None:
+        """Let the consumer's thread take these, and wait until it has and is back."""
+        done = threading.Event()
+        for turn in turns:
+            self.consumer.turns.put(turn)
+        self.consumer.turns.put(done.set)
+        assert done.wait(10)
+
+    def assign(self, *partitions: int) -> None:
+        self.turn(lambda: self.consumer.assign_now(*partitions))
+
+    def revoke(self, *partitions: int) -> None:
+        self.turn(lambda: self.consumer.revoke_now(*partitions))
+
+    def settle(self, *offsets: int) -> None:
+        for delivery in self.events.deliveries():
+            if delivery.token.offset in offsets:
+                self.source.settle(delivery.token)
+
+    def offsets(self) -> list[int]:
+        return [delivery.token.offset for delivery in self.events.deliveries()]
+
+
+@pytest.fixture
+def bench(monkeypatch) -> Iterator[Bench]:
+    monkeypatch.setattr(source_module, "COMMIT_EVERY_S", 3600.0)
+    bench = Bench()
+    yield bench
+    bench.source.close()
+
+
+def test_it_is_ready_with_its_first_assignment_even_an_empty_one(bench: Bench):
+    assert not bench.source.wait_ready(0)
+    bench.assign()
+    assert bench.source.wait_ready(0)
+
+
+def test_a_member_of_the_consumer_protocol_without_a_share_is_ready_when_its_join_state_is_steady():
+    bench = Bench(group_protocol="consumer")
+    on_statistics = bench.cluster.configs[0]["stats_cb"]
+    on_statistics(json.dumps({"cgrp": {"join_state": "init"}}))
+    on_statistics(json.dumps({}))
+    assert not bench.source.wait_ready(0)
+    on_statistics(json.dumps({"cgrp": {"join_state": "steady"}}))
+    assert bench.source.wait_ready(0)
+    bench.source.close()
+
+
+def test_the_group_protocol_is_classic_unless_the_brokers_are_embedded_or_the_settings_say_otherwise():
+    for settings, embedded, expected in (
+        ({}, False, "classic"),
+        ({}, True, "consumer"),
+        ({"group_protocol": "consumer"}, False, "consumer"),
+        ({"group_protocol": "classic"}, True, "classic"),
+    ):
+        cluster = FakeCluster(FakeConsumer(), **settings)
+        cluster.embedded = embedded
+        KafkaSource(cluster, TOPIC, "edge", Events())
+        config = cluster.configs[0]
+        assert config["group.protocol"] == expected
+        assert config.get("fetch.wait.max.ms") == (1 if embedded else None)
+        assert ("session.timeout.ms" in config) == (expected == "classic")  # refused by the consumer protocol
+
+
+def test_what_is_there_already_comes_with_the_first(bench: Bench):
+    bench.assign(0)
+    bench.consumer.rest = [FakeMessage(6), FakeMessage(7)]
+    bench.turn(FakeMessage(5))
+    (arrived,) = bench.events.of(Arrived)
+    assert [delivery.message.body for delivery in arrived.deliveries] == [b"5", b"6", b"7"]
+
+
+def test_a_commit_stops_at_the_lowest_unsettled_offset(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5), FakeMessage(6), FakeMessage(7))
+    bench.settle(5, 7)
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == [{0: 6}]
+
+
+def test_nothing_is_committed_while_the_first_is_unsettled(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5), FakeMessage(6))
+    bench.settle(6)
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == []
+
+
+def test_settled_offsets_are_committed_in_passing_and_once(monkeypatch):
+    monkeypatch.setattr(source_module, "COMMIT_EVERY_S", 0.0)
+    bench = Bench()
+    bench.assign(0)
+    bench.turn(FakeMessage(5), FakeMessage(6))
+    bench.settle(5)
+    bench.turn()
+    bench.turn()
+    bench.settle(6)
+    bench.turn()
+    bench.source.close()
+    assert bench.consumer.named("commit") == [{0: 6}, {0: 7}]
+
+
+def test_a_failed_commit_is_repeated(monkeypatch):
+    monkeypatch.setattr(source_module, "COMMIT_EVERY_S", 0.0)
+    bench = Bench()
+    bench.assign(0)
+    bench.turn(FakeMessage(5))
+    bench.settle(5)
+    bench.turn()
+    bench.turn(lambda: bench.cluster.configs[0]["on_commit"](KafkaError(KafkaError.REBALANCE_IN_PROGRESS), []))
+    bench.turn()
+    bench.source.close()
+    assert bench.consumer.named("commit") == [{0: 6}, {0: 6}]
+
+
+def test_revoked_tokens_are_told_and_what_is_settled_meanwhile_is_committed_before_they_go(bench: Bench):
+    bench.assign(0, 1)
+    bench.turn(FakeMessage(5), FakeMessage(6), FakeMessage(9, partition=1))
+
+    def answer(revoked: Revoked) -> None:
+        for token in revoked.tokens:
+            bench.source.settle(token)
+        revoked.done.set()
+
+    bench.on_revoked = answer
+    bench.revoke(0)
+    (revoked,) = bench.events.of(Revoked)
+    assert sorted(token.offset for token in revoked.tokens) == [5, 6]
+    assert not revoked.lost
+    assert bench.consumer.calls[-2:] == [("commit", {0: 7}), ("unassign", [0])]
+    assert bench.source.unsettled() == 1
+
+
+def test_a_tier_that_does_not_say_done_is_waited_for_no_longer_than_the_limit(bench: Bench, monkeypatch):
+    monkeypatch.setattr(source_module, "REVOKE_WAIT_S", 0.01)
+    bench.on_revoked = lambda revoked: None
+    bench.assign(0)
+    bench.turn(FakeMessage(5))
+    bench.revoke(0)
+    assert bench.consumer.named("unassign") == [[0]]
+    assert bench.source.unsettled() == 0
+
+
+def test_nothing_unsettled_means_no_revoked_event(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5))
+    bench.settle(5)
+    bench.revoke(0)
+    assert bench.events.of(Revoked) == []
+    assert bench.consumer.named("commit") == [{0: 6}]
+
+
+def test_lost_partitions_are_told_without_waiting_and_never_committed(bench: Bench):
+    bench.on_revoked = lambda revoked: None
+    bench.assign(0)
+    bench.turn(FakeMessage(5), FakeMessage(6))
+    bench.settle(5)
+    bench.turn(lambda: bench.consumer.lose_now(0))
+    (revoked,) = bench.events.of(Revoked)
+    assert revoked.lost
+    assert [token.offset for token in revoked.tokens] == [6]
+    assert bench.consumer.named("commit") == []
+    assert bench.source.unsettled() == 0
+
+
+def test_a_token_of_an_earlier_assignment_settles_nothing_in_a_later_one(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5))
+    (early,) = bench.events.deliveries()
+    bench.revoke(0)
+    bench.assign(0)
+    bench.turn(FakeMessage(5))
+    bench.source.settle(early.token)
+    assert bench.source.unsettled() == 1
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == []
+
+
+def test_a_message_fetched_before_its_partition_was_taken_away_is_not_handed_on(bench: Bench):
+    bench.assign(0, 1)
+    bench.consumer.rest = [lambda: bench.consumer.revoke_now(0), FakeMessage(9, partition=1)]
+    bench.turn(FakeMessage(5))
+    assert bench.offsets() == [9]
+
+
+def test_a_partition_that_comes_back_within_one_fetch_is_not_committed_past_what_comes_again(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(4))
+    bench.consumer.rest = [lambda: bench.consumer.revoke_now(0), lambda: bench.consumer.assign_now(0)]
+    bench.turn(FakeMessage(5))
+    bench.settle(5)
+    bench.turn(FakeMessage(4))
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == []
+
+
+def test_a_message_that_is_being_worked_on_is_not_handed_on_twice(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5), FakeMessage(5), FakeMessage(6))
+    assert bench.offsets() == [5, 6]
+
+
+def test_a_pause_holds_for_what_is_assigned_later(bench: Bench):
+    bench.assign(0)
+    bench.source.pause()
+    bench.turn()
+    bench.turn()
+    bench.assign(1)
+    bench.source.resume()
+    bench.turn()
+    bench.turn()
+    assert bench.consumer.named("pause") == [[0], [1]]
+    assert bench.consumer.named("resume") == [[0, 1]]
+
+
+def test_an_unreadable_message_is_a_fault_that_names_its_place_and_is_passed(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5, error=KafkaError._BAD_COMPRESSION))
+    (delivery,) = bench.events.deliveries()
+    assert f"{TOPIC} [0] offset 5" in delivery.fault
+    assert bench.consumer.named("seek") == [6]
+    bench.source.settle(delivery.token)
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == [{0: 6}]
+
+
+def test_a_header_whose_name_is_no_text_is_a_fault(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5, headers=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")))
+    (delivery,) = bench.events.deliveries()
+    assert "UTF-8" in delivery.fault
+
+
+def test_errors_that_are_no_message_are_not_handed_on(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(-1001, error=KafkaError.UNKNOWN_TOPIC_OR_PART), FakeMessage(5))
+    assert bench.offsets() == [5]
+
+
+def test_an_age_is_corrected_by_the_brokers_clock(bench: Bench, monkeypatch):
+    monkeypatch.setattr(source_module.time, "time", lambda: 1000.0)
+    bench.cluster.clock.observe(900.0, 900.0, 960.0)  # the broker is a minute ahead
+    bench.assign(0)
+    bench.turn(
+        FakeMessage(5, timestamp_ms=1_050_000),
+        FakeMessage(6, timestamp_ms=1_050_000, kind=TIMESTAMP_CREATE_TIME),
+    )
+    bench.cluster.embedded = True
+    bench.turn(FakeMessage(7, timestamp_ms=1_050_000))
+    assert [delivery.age_s for delivery in bench.events.deliveries()] == [pytest.approx(10.0), 0.0, 0.0]
+
+
+def test_while_the_brokers_are_away_closing_does_not_wait_for_a_commit(bench: Bench):
+    bench.assign(0)
+    bench.turn(FakeMessage(5))
+    bench.settle(5)
+    bench.cluster.watch.up = False
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == []
