@@ -23,7 +23,13 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same weights on one machine.")
 @click.option("--validation-split", type=float, default=0.2, show_default=True, help="Share kept out of training.")
 @click.option("--exit-weights", metavar="W,W,...", help="Weight of each exit's loss.  [default: all 1]")
-@click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), default="max_prob", show_default=True)
+@click.option(
+    "--policy",
+    type=click.Choice(["max_prob", "margin", "entropy"]),
+    default="max_prob",
+    show_default=True,
+    help="What an exit's threshold is compared with.",
+)
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="When an exit is sure.  [default: 0.8]")
 @click.option("--target-share", metavar="P,P,...", help="Per cent that shall leave at each exit, such as 60,25,15.")
 @click.option(
