@@ -42,7 +42,7 @@ try:
         import keras
         import tensorflow as tf
 except ImportError as error:
-    if error.name not in ("keras", "tensorflow"):
+    if (error.name or "").partition(".")[0] not in ("keras", "tensorflow"):
         raise
     raise MissingExtraError("training", "train") from None
 tf.get_logger().setLevel(logging.ERROR)
