@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from branchy.errors import TrainingError
+from branchy.runner import training
+from branchy.runner.training import TrainOptions
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
+    """What was asked of `train`, which then fails."""
+    options: list[TrainOptions] = []
+
+    def fail(asked_for: TrainOptions) -> Any:
+        options.append(asked_for)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(training, "train", fail)
+    return options
+
+
+def test_every_flag_arrives(run: Run, asked: list[TrainOptions]) -> None:
+    flags = (
+        "--out o --overwrite --name n --arch a.py:f --tiers x,y,z --height 20 --width 30 --batch-size 4 --epochs 5 "
+        "--learning-rate 0.1 --seed 6 --validation-split 0.3 --exit-weights 1,2,3 --policy margin "
+        "--threshold x=0.5,y=0.6 --uplink-dtype uint8"
+    )
+    code, _, err = run("train", "digits", *flags.split())
+    assert (code, err) == (1, "branchy: enough\n")
+    assert asked == [
+        TrainOptions(
+            dataset="digits",
+            out=Path("o"),
+            name="n",
+            arch="a.py:f",
+            tiers=("x", "y", "z"),
+            height=20,
+            width=30,
+            batch_size=4,
+            epochs=5,
+            learning_rate=0.1,
+            seed=6,
+            validation_split=0.3,
+            exit_weights=(1.0, 2.0, 3.0),
+            policy="margin",
+            thresholds={"x": 0.5, "y": 0.6},
+            uplink_dtype="uint8",
+            overwrite=True,
+            command=f"branchy train digits {flags}",
+        )
+    ]
+
+
+def test_flags_left_out_are_the_options_own_defaults(run: Run, asked: list[TrainOptions]) -> None:
+    run("train", "digits")
+    assert asked == [TrainOptions("digits", command="branchy train digits")]
+
+
+def test_shares_are_numbers_with_commas_between(run: Run, asked: list[TrainOptions]) -> None:
+    run("train", "digits", "--target-share", "60,25,15")
+    assert asked[0].target_share == (60.0, 25.0, 15.0)
+    code, _, err = run("train", "digits", "--target-share", "60;25;15")
+    assert code == 2
+    assert "expected numbers with commas between, got '60;25;15'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "no data set 'nowhere'"),
+        (["digits", "--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["digits", "--threshold", "2"], "must be in 0..1, got 2"),
+        (["digits", "--arch", "nothing.py:f"], "no file nothing.py"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    run: Run, arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("train", *arguments)
+    last = err.splitlines()[-1]
+    assert (code, out) == (2, "")
+    assert last.startswith("branchy: ")
+    assert says in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tensorflow_the_install_line_is_named(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['tensorflow'] = None; from branchy.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "digits"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "branchy: training needs an optional part; install it with: pip install 'branchy[train]'\n"
+    assert list(tmp_path.iterdir()) == []

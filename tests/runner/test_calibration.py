@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from branchy.core.cascade import Array, DType, Source, StageSpec, TensorSpec, Uplink
+from branchy.core.wire import decode_tensors, encode_tensors
+from branchy.datasets import Part
+from branchy.errors import TrainingError
+from branchy.runner.calibration import Run, Thresholds, calibrate, check_format, walk
+
+CLASSES = 3
+
+
+class Rows:
+    """Samples that are rows of logits themselves."""
+
+    def __init__(self, rows: Array) -> None:
+        self.rows = rows
+
+    def read(self, index: int) -> Array:
+        return self.rows[index]
+
+
+def _stage(name: str, *, behind: str | None, after: str | None, dtype: DType, exit_: bool = True) -> StageSpec:
+    tensor = TensorSpec("activation" if behind else "sample", (CLASSES,))
+    return StageSpec(
+        name=name,
+        inputs=(Source(behind, tensor.name),),
+        input=tensor,
+        activation=TensorSpec("activation", (CLASSES,)) if after else None,
+        logits=TensorSpec("logits", (CLASSES,)) if exit_ else None,
+        successors=(after,) if after else (),
+        uplink=Uplink("activation", dtype) if after else None,
+        parameters=0,
+        flops=0,
+    )
+
+
+def _chain(dtype: DType = "float32", near_exit: bool = True) -> list[StageSpec]:
+    return [
+        _stage("near", behind=None, after="far", dtype=dtype, exit_=near_exit),
+        _stage("far", behind="near", after=None, dtype=dtype),
+    ]
+
+
+def _echo(factor: float) -> Run:
+    """A stage whose activation is its input and whose logits are a multiple of it."""
+    return lambda batch: {"activation": batch, "logits": factor * np.asarray(batch)}
+
+
+RUNS: Mapping[str, Run] = {"near": _echo(3.0), "far": _echo(1.0)}
+
+
+def _part(seed: int, n: int = 2000) -> Part:
+    """Rows that are the logits of their labels' own distribution (true temperature 1)."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(scale=2, size=(n, CLASSES)).astype(np.float32)
+    noise = rng.gumbel(size=rows.shape)
+    return Part(Rows(rows), np.arange(n), (rows + noise).argmax(axis=1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_the_next_stage_gets_what_arrives_over_the_wire(dtype: DType) -> None:
+    samples = np.random.default_rng(0).normal(size=(4, CLASSES)).astype(np.float32)
+    near, far = walk(_chain(dtype), RUNS, samples)
+    bodies = [encode_tensors({"activation": row}, dtype) for row in samples]
+    arrived = np.stack([decode_tensors(body)["activation"].astype(np.float32) for body in bodies])
+    assert np.array_equal(far.inputs, arrived)
+    assert (near.body_bytes, far.body_bytes) == (len(bodies[0]), 0)
+    assert np.array_equal(far.inputs, samples) == (dtype == "float32")
+
+
+def test_nothing_is_sent_after_a_stage_without_an_exit() -> None:
+    samples = np.random.default_rng(0).normal(size=(4, CLASSES)).astype(np.float32)
+    near, far = walk(_chain("uint8", near_exit=False), RUNS, samples)
+    assert near.body_bytes == 0
+    assert np.array_equal(far.inputs, samples)
+
+
+def test_an_activation_that_the_uplink_cannot_carry_is_a_failure_that_says_what_to_do() -> None:
+    samples = np.full((1, CLASSES), 1e6, dtype=np.float32)
+    with pytest.raises(TrainingError, match=r"stage near: .* as float16.*--uplink-dtype float32"):
+        list(walk(_chain("float16"), RUNS, samples))
+
+
+def test_each_exit_gets_its_own_temperature_and_accuracy() -> None:
+    temperature, tune = _part(1), _part(2)
+    exits, shares = calibrate(_chain(), RUNS, temperature, tune, Thresholds("max_prob", 0.8), "test")
+    assert exits["near"].temperature == pytest.approx(3 * exits["far"].temperature, rel=0.05)
+    assert exits["far"].temperature == pytest.approx(1.0, rel=0.1)
+    both = np.concatenate([temperature.samples.rows.argmax(axis=1), tune.samples.rows.argmax(axis=1)])  # type: ignore[attr-defined]
+    right = both == np.concatenate([temperature.labels, tune.labels])
+    assert exits["near"].accuracy == pytest.approx(right.mean())
+    assert exits["near"].samples == 4000
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_thresholds_are_those_given_and_the_last_exit_always_answers() -> None:
+    exits, _ = calibrate(_chain(), RUNS, _part(1), _part(2), Thresholds("margin", {"near": 0.3}), "test")
+    assert [(e.policy, e.threshold) for e in exits.values()] == [("margin", 0.3), ("margin", 0.0)]
+
+
+@pytest.mark.parametrize("policy", ["max_prob", "margin", "entropy"])
+def test_target_shares_are_reached_on_the_tune_part(policy: str) -> None:
+    wanted = Thresholds(policy, 0.8, (0.3, 0.7))  # type: ignore[arg-type]
+    exits, shares = calibrate(_chain(), RUNS, _part(1), _part(2), wanted, "test")
+    assert shares == {"near": pytest.approx(0.3, abs=0.001), "far": pytest.approx(0.7, abs=0.001)}
+    exits["near"].check(CLASSES)
+
+
+def test_a_format_that_does_what_keras_does_passes() -> None:
+    stage, rows = _chain()[1], np.ones((2, CLASSES), np.float32)
+    check_format(stage, lambda batch: {"logits": batch + 1e-6}, rows, {"logits": rows}, "litert")
+
+
+@pytest.mark.parametrize("wrong", [1.001, np.nan, np.inf])
+def test_a_format_that_does_something_else_is_a_failure(wrong: float) -> None:
+    stage, rows = _chain()[1], np.ones((2, CLASSES), np.float32)
+    with pytest.raises(TrainingError, match=r"stage far: its logits in format litert is off by"):
+        check_format(stage, lambda batch: {"logits": batch * wrong}, rows, {"logits": rows}, "litert")
