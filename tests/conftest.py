@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from toy_bundle import write_toy_bundle
 
+from branchy.brokers.apache_kafka import KafkaCluster
 from branchy.brokers.embedded import EmbeddedBroker, start_embedded
+from branchy.brokers.kafka_home import KafkaHome, find_kafka
+from branchy.errors import BranchyError
 from branchy.store.bundle import Bundle
 
 
@@ -16,6 +20,24 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
     """One embedded broker for the session; tests keep apart by the names of their topics."""
     with start_embedded() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_home() -> KafkaHome:
+    """Apache Kafka's program files. Without them: a failure on CI, elsewhere a skip that says why."""
+    try:
+        return find_kafka(os.environ, print)
+    except BranchyError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """One real Kafka of one node for the session; tests keep apart by the names of their topics."""
+    with KafkaCluster(kafka_home, tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 The broker's process holds a lock on the file as long as it lives, so a file that is left
 over is told from a live one without trusting a process id, which the system uses again.
+A lock goes with the open file to a child process, so a Java process can hold one too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from branchy.errors import BranchyError
@@ -24,15 +26,43 @@ class BrokerRecord:
 
     Attributes:
         brokers: `HOST:PORT[,...]`.
-        pid: the process to ask to stop.
-        kind: `embedded`.
+        pid: the process to ask to stop; of a cluster its first node's.
+        kind: `embedded`, `kafka` (a cluster), or `node` (one of a cluster).
         started: when, ISO 8601 in UTC.
+        data: a cluster's data folder, absolute, where each node has a file of its own.
     """
 
     brokers: str
     pid: int
     kind: str
     started: str
+    data: str | None = None
+
+    @classmethod
+    def now(cls, brokers: str, pid: int, kind: str, data: str | None = None) -> BrokerRecord:
+        """A record of a broker that starts now."""
+        return cls(brokers, pid, kind, datetime.now(UTC).isoformat(timespec="seconds"), data)
+
+
+class Reservation:
+    """A locked file that is not yet in its place.
+
+    Attributes:
+        descriptor: the open file; a child process that is given it holds the lock as well.
+    """
+
+    def __init__(self, file: AddressFile, temporary: str, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._file, self._temporary = file, temporary
+
+    def publish(self, record: BrokerRecord) -> None:
+        """Put the file in its place, whole; a left-over one is replaced.
+
+        Raises:
+            BranchyError: a live broker has it.
+        """
+        os.write(self.descriptor, json.dumps(asdict(record), indent=2).encode() + b"\n")
+        self._file._link(self._temporary)
 
 
 class AddressFile:
@@ -53,7 +83,14 @@ class AddressFile:
         """
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
-            return BrokerRecord(str(data["brokers"]), int(data["pid"]), str(data["kind"]), str(data["started"]))
+            folder = data.get("data")
+            return BrokerRecord(
+                str(data["brokers"]),
+                int(data["pid"]),
+                str(data["kind"]),
+                str(data["started"]),
+                None if folder is None else str(folder),
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -71,11 +108,11 @@ class AddressFile:
             return False
 
     @contextlib.contextmanager
-    def claimed(self, record: BrokerRecord) -> Iterator[None]:
-        """Put the file there, whole and locked, and take it away at the end; a left-over one is replaced.
+    def reserved(self) -> Iterator[Reservation]:
+        """Lock a file that `Reservation.publish` puts in this place; at the end this process gives up its lock.
 
         Raises:
-            BranchyError: a live broker has it, or it cannot be written.
+            BranchyError: it cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,15 +121,22 @@ class AddressFile:
             raise BranchyError(f"{self.path}: cannot be written: {error.strerror}") from None
         try:
             _try_lock(descriptor)
-            os.write(descriptor, json.dumps(asdict(record), indent=2).encode() + b"\n")
-            try:
-                self._link(temporary)
-            finally:
-                os.unlink(temporary)
+            yield Reservation(self, temporary, descriptor)
+        finally:
+            os.unlink(temporary)
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def claimed(self, record: BrokerRecord) -> Iterator[None]:
+        """Put the file there, whole and locked, and take it away at the end; a left-over one is replaced.
+
+        Raises:
+            BranchyError: a live broker has it, or it cannot be written.
+        """
+        with self.reserved() as reservation:
+            reservation.publish(record)
             yield
             self.path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
 
     def _link(self, temporary: str) -> None:
         """A link fails where a file is, so that two brokers started at once cannot both win."""

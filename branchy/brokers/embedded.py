@@ -2,7 +2,7 @@
 
 `start_embedded` is what the demo and the tests use: the broker ends with the process that
 started it, however that ends, because it watches a pipe from it. `branchy broker start
---embedded` detaches it instead (`start_detached`), and `stop_broker` ends that one.
+--embedded` detaches it instead (`start_detached`), and `running.stop_broker` ends that one.
 For trying out: it keeps a few MB a partition, nothing on disk, and drops the oldest.
 """
 
@@ -17,9 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -76,7 +74,7 @@ def start_embedded(address_file: Path | None = None) -> EmbeddedBroker:
 
 
 def start_detached(address_file: Path) -> BrokerRecord:
-    """Start a broker that goes on when this process ends; `stop_broker` ends it.
+    """Start a broker that goes on when this process ends; `running.stop_broker` ends it.
 
     Raises:
         BranchyError: one runs there already, or it did not start.
@@ -86,48 +84,6 @@ def start_detached(address_file: Path) -> BrokerRecord:
     if record is None:
         raise BranchyError("the embedded broker ended as soon as it had started")
     return record
-
-
-def running_broker(address_file: Path) -> BrokerRecord | None:
-    """The broker that an address file names, None when there is no file.
-
-    Raises:
-        BranchyError: the file is left over from a broker that is gone, or no address file.
-    """
-    file = AddressFile(address_file)
-    record = file.read()
-    if record is not None and not file.is_live():
-        raise BranchyError(
-            f"{address_file} is left over from a broker (process {record.pid}, {record.brokers}) that is gone; "
-            "'branchy broker start --embedded' replaces it, 'branchy broker stop' removes it"
-        )
-    return record
-
-
-def stop_broker(address_file: Path) -> BrokerRecord | None:
-    """Stop the broker that an address file names and wait until it has ended; a left-over file is removed.
-
-    Returns:
-        The broker that was stopped; None when none was running.
-
-    Raises:
-        BranchyError: it does not end, or the file is no address file.
-    """
-    file = AddressFile(address_file)
-    record = file.read()
-    if record is None or not file.is_live():
-        address_file.unlink(missing_ok=True)
-        return None
-    for signal_number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, STOP_TIMEOUT_S)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(record.pid, signal_number)
-        deadline_s = time.monotonic() + patience_s
-        while time.monotonic() < deadline_s:
-            if not file.is_live():
-                address_file.unlink(missing_ok=True)
-                return record
-            time.sleep(0.02)
-    raise BranchyError(f"the broker (process {record.pid}) does not end; end it by hand and delete {address_file}")
 
 
 def run_embedded(
@@ -147,7 +103,7 @@ def run_embedded(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     cluster = open_mock_cluster()
-    record = BrokerRecord(cluster.brokers, os.getpid(), "embedded", datetime.now(UTC).isoformat(timespec="seconds"))
+    record = BrokerRecord.now(cluster.brokers, os.getpid(), "embedded")
     with contextlib.ExitStack() as stack:
         stack.callback(cluster.close)
         if address_file is not None:

@@ -1,0 +1,170 @@
+"""The real Kafka: started, looked at, killed and stopped; also through `branchy broker`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from branchy.brokers import kafka_config
+from branchy.brokers.address_file import AddressFile
+from branchy.brokers.apache_kafka import KafkaCluster
+from branchy.brokers.kafka_home import KafkaHome
+from branchy.brokers.running import dead_nodes, running_broker, stop_broker
+from branchy.errors import BranchyError
+
+WAIT_S = 30.0
+
+
+def create(brokers: str, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.create_topics([NewTopic(topic, 1)])[topic].result(WAIT_S)
+
+
+def produce(brokers: str, topic: str, body: bytes) -> KafkaError | None:
+    """Send one message that all replicas in sync must have; returns why it failed."""
+    fate: list[KafkaError | None] = []
+    config = {"bootstrap.servers": brokers, "acks": "all", "log_level": 0, "topic.metadata.propagation.max.ms": 1_000}
+    producer = Producer(config)
+    producer.produce(topic, body, partition=0, on_delivery=lambda error, _: fate.append(error))
+    producer.flush(WAIT_S)
+    assert fate, "neither acknowledged nor failed"
+    return fate[0]
+
+
+def bodies(brokers: str, topic: str, count: int) -> list[bytes]:
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    try:
+        return [message.value() for message in consumer.consume(count, WAIT_S)]
+    finally:
+        consumer.close()
+
+
+def setting(brokers: str, topic: str, name: str) -> str:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    admin = AdminClient({"bootstrap.servers": brokers})
+    return admin.describe_configs([resource])[resource].result(WAIT_S)[name].value
+
+
+def javas(folder: Path) -> list[int]:
+    """The processes that run in a folder or below it."""
+    found = []
+    for process in psutil.process_iter(["cwd", "status"]):
+        cwd = process.info["cwd"]
+        if cwd and Path(cwd).is_relative_to(folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def three_nodes(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaCluster, Path]]:
+    """A cluster of three nodes and its address file."""
+    folder = tmp_path_factory.mktemp("three")
+    cluster = KafkaCluster(kafka_home, folder / "data", nodes=3)
+    cluster.start(folder / "broker.json")
+    yield cluster, folder / "broker.json"
+    cluster.stop()
+
+
+def test_a_topic_is_not_made_by_being_asked_for(apache_kafka):
+    assert produce(apache_kafka.brokers, "wrong-address", b"x").code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    topics = AdminClient({"bootstrap.servers": apache_kafka.brokers}).list_topics(timeout=WAIT_S).topics
+    assert "wrong-address" not in topics
+
+
+def test_a_folder_where_a_kafka_runs_is_refused(apache_kafka, kafka_home):
+    with pytest.raises(BranchyError, match=r"a Kafka runs in this folder already \(node-1\)"):
+        KafkaCluster(kafka_home, apache_kafka.data)
+
+
+def test_data_of_another_cluster_are_refused_and_nothing_is_started(tmp_path):
+    home = KafkaHome(tmp_path / "libs", "no-java", "4")
+    cluster = KafkaCluster(home, tmp_path / "data")
+    data = kafka_config.node_folder(cluster.data, cluster.plan.nodes[0]) / kafka_config.DATA_FOLDER
+    data.mkdir(parents=True)
+    (data / "meta.properties").write_text("version=1\ncluster.id=AnothersAnothersAnothe\nnode.id=1\n")
+    with pytest.raises(BranchyError, match="found those of AnothersAnothersAnothe: name another folder with --data"):
+        cluster.start()
+
+
+def test_a_node_that_ends_as_it_starts_is_told_with_kafkas_reason_and_nothing_is_left(kafka_home, tmp_path):
+    cluster = KafkaCluster(kafka_home, tmp_path / "data")
+    data = kafka_config.node_folder(cluster.data, cluster.plan.nodes[0]) / kafka_config.DATA_FOLDER
+    data.mkdir(parents=True)
+    (data / "meta.properties").write_text(f"version=1\ncluster.id={cluster.plan.cluster_id}\nnode.id=77\n")
+    with pytest.raises(BranchyError, match=r"node 1 ended as it started .*77.*kafka\.log") as error:
+        cluster.start(tmp_path / "broker.json")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "broker.json").exists()
+    assert javas(tmp_path) == []
+
+
+def test_three_nodes_keep_three_copies_and_go_on_without_one(three_nodes):
+    cluster, address_file = three_nodes
+    create(cluster.brokers, "kept")
+    assert setting(cluster.brokers, "kept", "min.insync.replicas") == "2"
+    (partition,) = (
+        AdminClient({"bootstrap.servers": cluster.brokers}).list_topics("kept").topics["kept"].partitions.values()
+    )
+    assert sorted(partition.replicas) == [1, 2, 3]
+    assert produce(cluster.brokers, "kept", b"before") is None
+
+    cluster.kill_node(partition.leader)
+    record = running_broker(address_file)
+    assert [folder.name for folder in dead_nodes(record)] == [f"node-{partition.leader}"]
+    assert produce(cluster.brokers, "kept", b"without the leader") is None
+
+    cluster.start_node(partition.leader)
+    cluster.wait_ready()
+    assert dead_nodes(record) == []
+    assert bodies(cluster.brokers, "kept", 2) == [b"before", b"without the leader"]
+
+
+def test_stopping_three_nodes_by_their_address_file_leaves_none(three_nodes):
+    cluster, address_file = three_nodes
+    assert len(javas(cluster.data)) == 3
+    assert stop_broker(address_file).brokers == cluster.brokers
+    assert javas(cluster.data) == []
+    assert not address_file.exists()
+
+
+def branchy(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "branchy", "broker", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_starts_tells_and_stops_and_messages_outlive_a_stop(kafka_home, tmp_path):
+    (port,) = kafka_config.free_ports(1)
+    brokers, file = f"127.0.0.1:{port}", tmp_path / ".branchy" / "broker.json"
+    try:
+        started = branchy(tmp_path, "start", "--port", port, "--data", "kept")
+        assert (started.returncode, started.stdout) == (0, f"broker at {brokers}; 'branchy broker stop' ends it\n")
+        assert branchy(tmp_path, "status").stdout.startswith(f"kafka broker at {brokers} (process ")
+        again = branchy(tmp_path, "start", "--data", "other")
+        assert (again.returncode, again.stderr.splitlines()[-1]) == (
+            1,
+            f"branchy: a broker is running already at {brokers}; end it with 'branchy broker stop'",
+        )
+        create(brokers, "kept")
+        assert produce(brokers, "kept", b"kept") is None
+        assert branchy(tmp_path, "stop").stdout == f"broker at {brokers} stopped\n"
+        assert javas(tmp_path) == []
+
+        command = [sys.executable, "-m", "branchy", "broker", "start", "--data", "kept", "--foreground"]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as foreground:
+            assert foreground.stdout.readline() == f"broker at {brokers}; Ctrl-C ends it\n"
+            assert bodies(brokers, "kept", 1) == [b"kept"]
+            foreground.send_signal(2)
+            assert foreground.wait(60) == 0
+        assert javas(tmp_path) == []
+        assert not AddressFile(file).is_live()
+        assert branchy(tmp_path, "status").returncode == 1
+    finally:
+        stop_broker(file)
