@@ -95,7 +95,7 @@ class TierMachine:
                 self._watch(job)
             elif job.verdict is not None:
                 if job.phase == "pending":
-                    self._count_failure(job, now)
+                    self._count_outcome(job, False, now)
                 self._answer_here(job, "timeout", now)
             else:
                 self._reject(job, "expired", "the deadline passed before it was computed", now)
@@ -300,7 +300,7 @@ class TierMachine:
         if job is None:
             self.counters["late" if self.way_up.answered_late(event.correlation, now) else "stray"] += 1
             return
-        self.way_up.answered(job, now)
+        self._count_outcome(job, True, now)
         answer = event.answer
         if answer is not None and self._fits(answer, job):
             self._finish(job, answer.behind(job.hop(self.tier, now)))
@@ -322,13 +322,14 @@ class TierMachine:
     def _on_forward_failed(self, event: ev.ForwardFailed, now: float) -> None:
         job = self.way_up.job(event.correlation)
         if job is not None:
-            self._count_failure(job, now)
+            self._count_outcome(job, False, now)
             self._answer_here(job, "unreachable", now)
 
-    def _count_failure(self, job: Job, now: float) -> None:
+    def _count_outcome(self, job: Job, answered: bool, now: float) -> None:
+        """Let the breaker know; an answer, too, may be the last of those it needs to see that half failed."""
         was = self.way_up.breaker.state
-        self.way_up.failed(job, now)
-        if self.way_up.breaker.state != was:
+        (self.way_up.answered if answered else self.way_up.failed)(job, now)
+        if was == "closed" and self.way_up.breaker.state == "open":
             self.counters["breaker.open"] += 1
             self._out.append(ev.PurgeFront())
 

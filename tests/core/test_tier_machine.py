@@ -188,6 +188,21 @@ def test_the_breaker_opens_after_twenty_time_outs_and_answers_without_waiting():
     assert answer_of(tier, ask(tier, 99)).reason == "unreachable"
 
 
+def test_an_answer_that_completes_the_count_opens_the_breaker_and_drops_what_would_arrive_stale():
+    tier = world(limits=TierLimits(pending=100, way_back_s=0.01))
+    for number in range(20):
+        ask(tier, number)
+    *silent, last = tier.forwards
+    for correlation in silent:
+        tier.handle(ev.ForwardFailed(correlation, "no broker"))
+    assert tier.machine.way_up.breaker.state == "closed"
+    answer = w.front_answer(tier.forwards[last])
+    effects = tier.machine.handle(ev.FrontAnswered(last, answer), tier.now)
+    assert tier.machine.way_up.breaker.state == "open"
+    assert ev.PurgeFront() in effects
+    assert tier.machine.counters["breaker.open"] == 1
+
+
 def test_a_probe_that_is_answered_closes_the_breaker():
     tier = world(limits=TierLimits(pending=100, way_back_s=0.01, probe_s=2.0))
     for number in range(20):
