@@ -169,6 +169,9 @@ class Tier:
             case tr.Revoked(tokens, _, lost):
                 self._handle(ev.TakenAway(tokens, lost))
                 self._leaving.append(event)
+                if lost:
+                    for token in tokens:  # no report of theirs makes the machine settle them any more
+                        self._messages.pop(token, None)
             case tr.LinkState(link, up, detail):
                 log.log(
                     logging.INFO if up else logging.WARNING, "%s brokers %s %s", link, "up" if up else "down", detail
@@ -256,6 +259,8 @@ class Tier:
 
     def _try_send(self, effect: ev.SendAnswer | ev.DeadLetter) -> bool:
         if isinstance(effect, ev.DeadLetter):
+            if effect.token not in self._messages:
+                return True  # lost while it waited for room: another replica gets it
             return self._back.sender.send(
                 self._back.dead_letters, self._dead_letter(effect), _Tag("dead", effect.token)
             )

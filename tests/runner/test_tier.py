@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
-from memory_cascade import NAMES, MemoryCascade, ToyEngine, sample
+from memory_cascade import NAMES, MemoryCascade, ToyEngine, model_of, sample, stage
 
 from branchy.core import wire
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits
-from branchy.transport.base import Message
+from branchy.runner.tier import Back, Tier
+from branchy.transport.base import Arrived, Delivery, Message, Revoked
 
 
 @pytest.fixture
@@ -160,6 +163,22 @@ def test_a_revocation_is_over_once_what_was_pending_is_answered(cascade):
     assert set(answers) == asked
     assert {a.reason for a in answers.values()} == {"handover"}
     assert edge.back.source.unsettled() == 0
+
+
+def test_a_dead_letter_whose_partition_is_lost_is_neither_kept_nor_sent():
+    sent = []
+    room = threading.Event()
+    sender = SimpleNamespace(send=lambda to, *rest, **more: room.is_set() and not sent.append(to))
+    source = SimpleNamespace(start=lambda: None, pause=lambda: None, resume=lambda: None)
+    tier = Tier("edge", [model_of((stage("edge", None, "fog"),))], TierLimits())
+    tier.begin(Back(source, sender, "dead"), None, None)
+    tier.step([Arrived([Delivery("token", Message([], b"garbage"), 0.0, None, None)])])
+    tier.step([Revoked(frozenset({"token"}), threading.Event(), lost=True)])
+    assert not tier._messages
+    room.set()
+    tier.step([])
+    assert not sent
+    assert tier.wait_s is None, "nothing waits for room any more"
 
 
 def test_answers_wait_their_turn_while_the_back_queue_is_full_and_none_is_lost(cascade):
