@@ -28,10 +28,12 @@ from branchy.brokers.running import NODE_FILE, node_files, running_broker, stop_
 from branchy.errors import BranchyError
 
 READY_TIMEOUT_S = 60.0
-HEAP = "384m"
-"""A node's; resident it is about as much."""
+JAVA_OPTIONS = ("-Xmx384m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
+"""Of a node."""
 
-_JAVA_OPTIONS = ("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-Djava.awt.headless=true")
+TOOL_OPTIONS = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Of Kafka's own tools, which run for a second: compiling much would take longer than it saves."""
+
 _CONSOLE = "console.log"
 """What a node's Java says by itself; Kafka's own log is `kafka.log` beside it."""
 
@@ -44,7 +46,7 @@ class KafkaCluster:
         data: its folder: the plan, and a folder a node.
         nodes: how many, 1 or 3; None takes as many as before in this folder, or one.
         port: of the first node, the others follow; None takes those of before, or free ones.
-        heap: of a node, as Java writes it.
+        java_options: of a node.
 
     Attributes:
         data: the folder, absolute.
@@ -56,7 +58,13 @@ class KafkaCluster:
     """
 
     def __init__(
-        self, home: KafkaHome, data: Path, *, nodes: int | None = None, port: int | None = None, heap: str = HEAP
+        self,
+        home: KafkaHome,
+        data: Path,
+        *,
+        nodes: int | None = None,
+        port: int | None = None,
+        java_options: tuple[str, ...] = JAVA_OPTIONS,
     ) -> None:
         self.data = data.absolute()
         live = [file.path.parent.name for file in node_files(self.data) if file.is_live()]
@@ -67,7 +75,7 @@ class KafkaCluster:
             )
         self.plan: ClusterPlan = config.plan_cluster(self.data, nodes, port)
         self.brokers = self.plan.brokers
-        self._home, self._heap = home, heap
+        self._home, self._java_options = home, java_options
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._guard: Guard | None = None
 
@@ -109,7 +117,7 @@ class KafkaCluster:
         """
         node = self.plan.nodes[number - 1]
         folder = node_folder(self.data, node)
-        options = (f"-Xmx{self._heap}", *_JAVA_OPTIONS, "-Dlog4j2.configurationFile=log4j2.properties")
+        options = (*self._java_options, "-Dlog4j2.configurationFile=log4j2.properties")
         command = self._home.command("kafka.Kafka", "server.properties", options=options)
         with AddressFile(folder / NODE_FILE).reserved() as reservation, (folder / _CONSOLE).open("wb") as console:
             process = subprocess.Popen(
@@ -203,7 +211,7 @@ class KafkaCluster:
         for node in self.plan.nodes:
             folder = node_folder(self.data, node)
             if not _is_formatted(folder, self.plan):
-                command = self._home.command("kafka.tools.StorageTool", *tool, options=("-Xmx128m",))
+                command = self._home.command("kafka.tools.StorageTool", *tool, options=TOOL_OPTIONS)
                 run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 runs.append((node, run))
         for node, run in runs:

@@ -67,7 +67,7 @@ def javas(folder: Path) -> list[int]:
 def three_nodes(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaCluster, Path]]:
     """A cluster of three nodes and its address file."""
     folder = tmp_path_factory.mktemp("three")
-    cluster = KafkaCluster(kafka_home, folder / "data", nodes=3)
+    cluster = KafkaCluster(kafka_home, folder / "data", nodes=3, java_options=("-Xmx256m", "-XX:TieredStopAtLevel=1"))
     cluster.start(folder / "broker.json")
     yield cluster, folder / "broker.json"
     cluster.stop()
@@ -95,7 +95,7 @@ def test_data_of_another_cluster_are_refused_and_nothing_is_started(tmp_path):
 
 
 def test_a_node_that_ends_as_it_starts_is_told_with_kafkas_reason_and_nothing_is_left(kafka_home, tmp_path):
-    cluster = KafkaCluster(kafka_home, tmp_path / "data")
+    cluster = KafkaCluster(kafka_home, tmp_path / "data", java_options=("-XX:TieredStopAtLevel=1",))
     data = kafka_config.node_folder(cluster.data, cluster.plan.nodes[0]) / kafka_config.DATA_FOLDER
     data.mkdir(parents=True)
     (data / "meta.properties").write_text(f"version=1\ncluster.id={cluster.plan.cluster_id}\nnode.id=77\n")

@@ -1,4 +1,4 @@
-"""The transports under test: `memory`, and `kafka` on the embedded broker or on BRANCHY_TEST_BROKERS."""
+"""The transports under test: `memory`, and Kafka's on the embedded broker and on a real Apache Kafka."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from transport_harness import Harness, KafkaHarness, MemoryHarness
 
 
 @pytest.fixture(scope="session")
-def kafka_brokers(request: pytest.FixtureRequest) -> str:
-    """A real Kafka's addresses where BRANCHY_TEST_BROKERS names one, else the embedded broker's."""
+def real_brokers(request: pytest.FixtureRequest) -> str:
+    """Other brokers where BRANCHY_TEST_BROKERS names some, else those of the session's own Kafka."""
     named = os.environ.get("BRANCHY_TEST_BROKERS")
-    return named or request.getfixturevalue("embedded_broker").brokers
+    return named or request.getfixturevalue("apache_kafka").brokers
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", "embedded", "kafka"])
 def transport(request: pytest.FixtureRequest) -> Harness:
     if request.param == "memory":
         return MemoryHarness()
-    return KafkaHarness(request.getfixturevalue("kafka_brokers"))
+    if request.param == "embedded":
+        return KafkaHarness(request.getfixturevalue("embedded_broker").brokers)
+    return KafkaHarness(request.getfixturevalue("real_brokers"))
