@@ -35,3 +35,9 @@ def test_the_same_seed_gives_the_same_parts_and_another_gives_others() -> None:
 def test_shares_that_do_not_sum_to_one_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="sum to 1"):
         stratified(np.arange(4), shares, 0)
+
+
+def test_classes_of_one_sample_are_not_all_put_into_the_same_part() -> None:
+    first, second = stratified(np.arange(200), (0.5, 0.5), 0)
+    assert 70 < len(first) < 130
+    assert len(first) + len(second) == 200

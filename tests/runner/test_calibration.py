@@ -98,6 +98,15 @@ def test_each_exit_gets_its_own_temperature_and_accuracy() -> None:
     assert sum(shares.values()) == pytest.approx(1.0)
 
 
+def test_temperatures_come_from_their_own_part_and_thresholds_from_the_other() -> None:
+    temperature, tune = _part(1), _part(2)
+    overconfident = Part(Rows(5 * temperature.samples.rows), temperature.indices, temperature.labels)  # type: ignore[attr-defined]
+    wanted = Thresholds("max_prob", 0.8, (0.3, 0.7))
+    exits, shares = calibrate(_chain(), RUNS, overconfident, tune, wanted, "test")
+    assert exits["far"].temperature == pytest.approx(5.0, rel=0.1)
+    assert shares["near"] == pytest.approx(0.3, abs=0.001)
+
+
 def test_thresholds_are_those_given_and_the_last_exit_always_answers() -> None:
     exits, _ = calibrate(_chain(), RUNS, _part(1), _part(2), Thresholds("margin", {"near": 0.3}), "test")
     assert [(e.policy, e.threshold) for e in exits.values()] == [("margin", 0.3), ("margin", 0.0)]

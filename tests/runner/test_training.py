@@ -390,6 +390,7 @@ def build(input_shape, classes):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """At 180 x 180 x 3, 8,000 samples are 778 MB: held in memory they would more than double the peak."""
     drawn = write_image_folder(tmp_path / "drawn", ["a", "b"], each=20)
