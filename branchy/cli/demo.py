@@ -27,7 +27,7 @@ import click
     help="For logs and the bundle that is trained.",
 )
 @click.option("--samples", type=click.IntRange(min=2), default=2000, show_default=True, help="Most samples in a pass.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Of the training.  [default: that of branchy train]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of the training.  [default: 20, fewer for many samples]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the training.")
 def command(**settings: Any) -> None:
     """Train a cascade on DATASET, serve it, ask it, kill its cloud, and bring that back; all on this machine.

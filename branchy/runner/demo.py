@@ -17,7 +17,7 @@ from branchy.datasets.dataset import Part
 from branchy.errors import TrainingError, UsageError
 from branchy.reports.csv import CsvReport
 from branchy.runner import demo_text as text
-from branchy.runner.demo_passes import Say, ask_all, ask_through_outage
+from branchy.runner.demo_passes import Say, ask_all, ask_through_outage, gentle_rate
 from branchy.runner.held_out import load_held_out
 from branchy.runner.processes import Interrupts, Processes, branchy
 from branchy.runner.stand import Stand, tier_stages
@@ -28,6 +28,11 @@ TIERS = ("edge", "fog", "cloud")
 
 TARGET_SHARE = "60,25,15"
 """Per cent that shall leave at each exit: at a threshold of 0.8 nearly all digits leave at the edge."""
+
+
+MOST_EPOCHS = 20
+SAMPLES_SEEN = 200_000
+"""Of the training, over all epochs, unless told: enough for a demo, not for a paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class DemoSettings:
         folder: for the bundle that is trained and the processes' logs.
         samples: most test samples to send in a pass.
         seed: of the training.
-        epochs: of the training; None leaves it to `branchy train`.
+        epochs: of the training; None takes as many as are over within a minute or so.
     """
 
     dataset: str = "digits"
@@ -79,7 +84,7 @@ def run(settings: DemoSettings, say: Say) -> bool:
         with interrupts.held():
             broker = stack.enter_context(start_embedded())
         processes = stack.enter_context(Processes(interrupts, settings.folder))
-        bundle = given or _train(settings, processes, say)
+        bundle = given or _train(settings, len(data.pool), processes, say)
         stand = Stand(bundle, broker.brokers, processes, settings.folder)
         say(text.starting(broker.brokers, tiers, settings.folder))
         _start(stand, *tiers)
@@ -102,12 +107,12 @@ def _open_reports(csv: Path, tiers: tuple[str, ...], stack: ExitStack) -> Report
     return Reports(*(stack.enter_context(CsvReport(path, names)) for path, names in files))
 
 
-def _train(settings: DemoSettings, processes: Processes, say: Say) -> Bundle:
+def _train(settings: DemoSettings, samples: int, processes: Processes, say: Say) -> Bundle:
     """Train in a process of its own, so that this one stays without TensorFlow, as a device is."""
     target = settings.folder / "bundle"
     command = branchy("train", settings.dataset, "--out", target, "--overwrite", "--tiers", ",".join(TIERS))
     command += ["--target-share", TARGET_SHARE, "--uplink-dtype", "uint8", "--seed", str(settings.seed)]
-    command += ["--epochs", str(settings.epochs)] if settings.epochs else []
+    command += ["--epochs", str(settings.epochs or min(MOST_EPOCHS, max(2, SAMPLES_SEEN // samples)))]
     say(text.training(settings.dataset, TARGET_SHARE))
     child = processes.start("train", command, is_quiet=False, stop_signal=signal.SIGINT)
     if processes.wait(child) != 0:
@@ -134,7 +139,7 @@ def show(stand: Stand, test: Part, reports: Reports, say: Say) -> bool:
     stand.stop(FULL)
     say(text.comparison(cascade.rows, full.rows, stand.bundle.spec))
     say(text.files(reports.cascade.path, reports.full.path))
-    outage, during = ask_through_outage(stand, test, reports.outage, say)
+    outage, during = ask_through_outage(stand, test, gentle_rate(cascade), reports.outage, say)
     say(text.files(reports.outage.path))
     passes = {"cascade": cascade, "full model": full, "second pass": during}
     for name, one in passes.items():

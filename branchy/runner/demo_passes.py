@@ -17,8 +17,8 @@ from branchy.runner.outage import Outage
 from branchy.runner.sending import ask, row_of
 from branchy.runner.stand import Stand
 
-OUTAGE_RATE = 200.0
-"""Requests a second while the last tier dies and comes back, whether it is there or not."""
+MOST_PER_S = 200.0
+"""Most requests a second while the last tier dies and comes back, whether it is there or not."""
 
 OUTAGE_TIMEOUT_S = 60.0
 """When that pass ends, whatever was seen."""
@@ -38,12 +38,14 @@ class Pass:
         sent: the ids of the requests that they became.
         answered: the ids of the answers that came.
         rows: a row a request, in the order of their ends.
+        took_s: the whole pass.
     """
 
     handed: int = 0
     sent: set[str] = field(default_factory=set)
     answered: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    took_s: float = 0.0
 
     def add(self, outcome: Outcome, row: Row) -> None:
         """Count a request's end."""
@@ -62,19 +64,26 @@ def ask_all(stand: Stand, tier: str, test: Part, report: CsvReport) -> Pass:
     """Send every sample to a tier, one in flight."""
     result = Pass(handed=len(test))
     with stand.device(tier) as device:
+        start_s = time.monotonic()
         for outcome, row in ask(device, test):
             result.add(outcome, row)
             report.write(row)
+        result.took_s = time.monotonic() - start_s
     return result
 
 
-def ask_through_outage(stand: Stand, test: Part, report: CsvReport, say: Say) -> tuple[Outage, Pass]:
+def gentle_rate(one_in_flight: Pass) -> float:
+    """Requests a second that this machine keeps up with: half of what it did one at a time."""
+    return min(MOST_PER_S, len(one_in_flight.rows) / one_in_flight.took_s / 2)
+
+
+def ask_through_outage(stand: Stand, test: Part, rate: float, report: CsvReport, say: Say) -> tuple[Outage, Pass]:
     """Send samples at a rate, over and over, until the last tier was killed, was missed, and is back."""
     first, last = stand.tiers[0], stand.tiers[-1]
     outage, result = Outage(last, kill_after=min(KILL_AFTER, len(test) // 2)), Pass()
     restarted_s = back_s = None
     with stand.device(first) as device, tqdm(total=outage.goal, desc=f"asking {first} again", unit="request") as bar:
-        for outcome in device.run(_until_over(outage, test, result), rate=OUTAGE_RATE):
+        for outcome in device.run(_until_over(outage, test, result), rate=rate):
             row = row_of(outcome, test, first)
             result.add(outcome, row)
             report.write(row)
@@ -82,7 +91,7 @@ def ask_through_outage(stand: Stand, test: Part, report: CsvReport, say: Say) ->
             bar.update(outage.progress - bar.n)
             if step == "kill":
                 stand.kill(last)
-                say(text.killed(last, len(result.rows)))
+                say(text.killed(last, len(result.rows), rate))
             elif step == "restart":
                 say(text.restarted(last, len(outage.wanted)))
                 stand.start(last)

@@ -57,17 +57,17 @@ def _about_bytes(runs: dict[str, Summary], spec: CascadeSpec) -> str:
     if sample_bytes < full - sample_bytes:
         return (
             f"{counted}\nA sample here is {sample_bytes} bytes and the rest of its message {full - sample_bytes:,.0f}: "
-            "this cannot show that bytes are saved.\nmake demo DATA=fashion-mnist can, where data/fashion-mnist.npz is "
-            "(data/README.md says how to get it)."
+            "this cannot show that bytes are saved.\nmake demo DATA=fashion-mnist can; where the data is not there yet, "
+            "it says how to get it."
         )
     if cascade < full:
         return f"{counted}\nThe cascade sent {full / cascade:.1f} times fewer." if cascade else counted
     return f"{counted}\nHere the cascade sent more: its activations are larger than the samples that stayed behind."
 
 
-def killed(last: str, after: int) -> str:
+def killed(last: str, after: int, rate: float) -> str:
     """When the last tier was killed."""
-    return f"After {after:,} answers {last} was killed (SIGKILL). The samples go on coming."
+    return f"\nAfter {after:,} answers {last} was killed (SIGKILL). The samples go on coming, {rate:.0f} a second."
 
 
 def restarted(last: str, wanted: int) -> str:

@@ -14,7 +14,7 @@ from branchy.core.requester import Outcome
 from branchy.datasets.dataset import Part
 from branchy.reports.csv import CsvReport, Row, read_csv
 from branchy.runner.demo import Reports, show
-from branchy.runner.demo_passes import Pass, ask_all, ask_through_outage
+from branchy.runner.demo_passes import MOST_PER_S, Pass, ask_all, ask_through_outage, gentle_rate
 
 ROW = Row(0, 0, 0.001, "r")
 TIERS = ("edge", "fog", "cloud")
@@ -99,7 +99,7 @@ def test_bytes_up_of_the_full_model_are_all_that_the_device_sends_and_of_the_cas
 def test_the_cloud_is_killed_missed_by_a_hundred_started_and_asked_again(tmp_path, part):
     stand, said = Stand(), []
     with CsvReport(tmp_path / "r.csv", TIERS) as report:
-        outage, result = ask_through_outage(stand, part, report, said.append)
+        outage, result = ask_through_outage(stand, part, 100.0, report, said.append)
     assert stand.done == [("kill", "cloud"), ("start", "cloud")]
     assert outage.is_over
     assert outage.kill_after == 20
@@ -114,10 +114,15 @@ def test_a_cloud_that_does_not_come_back_ends_the_pass_all_the_same(tmp_path, pa
     stand, said = Stand(), []
     monkeypatch.setattr(stand, "start", lambda tier: None)
     with CsvReport(tmp_path / "r.csv", TIERS) as report:
-        outage, result = ask_through_outage(stand, part, report, said.append)
+        outage, result = ask_through_outage(stand, part, 100.0, report, said.append)
     assert not outage.is_over
     assert result.is_complete
     assert any("did not answer again" in line for line in said)
+
+
+def test_the_rate_is_half_of_what_one_at_a_time_came_to_and_bounded():
+    assert gentle_rate(Pass(rows=[ROW] * 100, took_s=1.0)) == 50.0
+    assert gentle_rate(Pass(rows=[ROW] * 100, took_s=0.01)) == MOST_PER_S
 
 
 @given(st.lists(st.text(max_size=3)), st.lists(st.text(max_size=3)), st.integers(-1, 1))
