@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 10.0
 """How long a tier that is told to stop waits for its last acknowledgements."""
+LOOK_AGAIN_S = 0.05
+"""How often a full send queue is tried again."""
 DEAD_LOGGED = 100
 """So many dead letters are logged one by one, then each so-many-th: a flood of garbage must not flood the log."""
 
@@ -130,10 +133,11 @@ class Tier:
     @property
     def wait_s(self) -> float | None:
         """How long until the next step when no event comes; None: as long as none does."""
-        if self._unsent or self._stopping_since is not None:
-            return 0.05
         wakeup = self.machine.wakeup()
-        return None if wakeup is None else max(0.0, wakeup - self._clock())
+        wait_s = math.inf if wakeup is None else max(0.0, wakeup - self._clock())
+        if self._unsent or self._stopping_since is not None:
+            wait_s = min(wait_s, LOOK_AGAIN_S)
+        return None if wait_s == math.inf else wait_s
 
     @property
     def finished(self) -> bool:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
-from memory_cascade import NAMES, MemoryCascade, ToyEngine, model_of, sample, stage
+import tier_world
+from memory_cascade import NAMES, MemoryCascade, ToyEngine, sample
+from tier_world import model_of, stage
 
 from branchy.core import wire
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits
-from branchy.runner.tier import Back, Tier
+from branchy.runner.events import Stamper
+from branchy.runner.tier import LOOK_AGAIN_S, Back, Tier
 from branchy.transport.base import Arrived, Delivery, Message, Revoked
 
 
@@ -165,20 +168,49 @@ def test_a_revocation_is_over_once_what_was_pending_is_answered(cascade):
     assert edge.back.source.unsettled() == 0
 
 
-def test_a_dead_letter_whose_partition_is_lost_is_neither_kept_nor_sent():
-    sent = []
-    room = threading.Event()
-    sender = SimpleNamespace(send=lambda to, *rest, **more: room.is_set() and not sent.append(to))
-    source = SimpleNamespace(start=lambda: None, pause=lambda: None, resume=lambda: None)
-    tier = Tier("edge", [model_of((stage("edge", None, "fog"),))], TierLimits())
-    tier.begin(Back(source, sender, "dead"), None, None)
+class NoRoom:
+    """Both ends of a back whose send queue is full until `room` is set."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.room = False
+
+    def send(self, to: str, *rest: object, **more: object) -> bool:
+        if self.room:
+            self.sent.append(to)
+        return self.room
+
+    def submit(self, work: object) -> None:
+        pass
+
+    start = pause = resume = lambda self: None
+
+
+def stuck_tier(clock=time.monotonic) -> tuple[Tier, NoRoom]:
+    """A tier, driven by steps, that has a dead letter it finds no room for."""
+    tier, back = Tier("edge", [model_of((stage("edge", None, "fog"),))], TierLimits(), clock), NoRoom()
+    tier.begin(Back(back, back, "dead"), None, back)
     tier.step([Arrived([Delivery("token", Message([], b"garbage"), 0.0, None, None)])])
+    return tier, back
+
+
+def test_a_dead_letter_whose_partition_is_lost_is_neither_kept_nor_sent():
+    tier, back = stuck_tier()
     tier.step([Revoked(frozenset({"token"}), threading.Event(), lost=True)])
     assert not tier._messages
-    room.set()
+    back.room = True
     tier.step([])
-    assert not sent
+    assert not back.sent
     assert tier.wait_s is None, "nothing waits for room any more"
+
+
+def test_a_full_send_queue_makes_no_deadline_late():
+    tier, _ = stuck_tier(lambda: 100.0)
+    assert tier.wait_s == LOOK_AGAIN_S
+    request = tier_world.request(tier_world.TIERS["first"], 1, budget_ms=20.0)
+    message = Message(*wire.encode_request(request, Stamper("/test")()))
+    tier.step([Arrived([Delivery("another", message, 0.0, "device", b"c")])])
+    assert tier.wait_s == pytest.approx(0.02)
 
 
 def test_answers_wait_their_turn_while_the_back_queue_is_full_and_none_is_lost(cascade):
