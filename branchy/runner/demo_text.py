@@ -13,7 +13,7 @@ from branchy.reports.text import text_table
 from branchy.runner.outage import Outage
 
 WHY = {
-    "timeout": "it waited for {last} as long as the deadline let it, then took its own exit",
+    "timeout": "it waited as long as the deadline let it, then took its own exit",
     "unreachable": "its circuit breaker was open: it took its own exit at once",
 }
 """Reasons of answers without the last tier, for a newcomer; other reasons are shown as they are."""
@@ -82,7 +82,7 @@ def outage(play: Outage, back_s: float | None) -> str:
     lines = [
         f"\nUntil it was back {len(play.wanted):,} requests wanted {last} in vain; {answered:,} of them were answered:",
         text_table(["answered by", "reason", "requests", "p50", "p99"], _who(play), left=2),
-        *(f"{reason}: {why.format(last=last)}." for reason, why in WHY.items() if reason in _reasons(play)),
+        *(f"{reason}: {why}." for reason, why in WHY.items() if reason in _reasons(play)),
     ]
     if back_s is None:
         lines.append(f"{last} did not answer again.")
