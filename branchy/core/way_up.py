@@ -67,7 +67,13 @@ class WayUp:
         return self._pending.get(correlation)
 
     def answered(self, job: Job, now: float) -> None:
-        """The front answered in time."""
+        """The front answered in time; where the estimate left no time for that, the spell that it is of is over.
+
+        Then the estimate starts anew. It would take as many probes as there were late answers to outweigh them.
+        """
+        typical = self.round_trips.quantile(0.5)
+        if typical is not None and job.deadline.answer_by - job.sent_at < typical:
+            self.round_trips = RoundTrips()
         self.round_trips.observe(now - job.sent_at)
         self.breaker.record(job.ticket, True, now)
 

@@ -53,6 +53,26 @@ def test_below_a_typical_round_trip_one_goes_up_a_probe_interval():
     assert way.admit(0.4, now=3.0) is not None
 
 
+def test_a_probe_that_is_answered_in_time_ends_a_bad_spell():
+    way = new_way(100)
+    for number in range(30):
+        late = go_up(way, number)
+        way.end(late)
+        way.answered_late(late.up, now=3.0)
+    probe = go_up(way, 30)
+    assert way.admit(0.99, now=0.1) is None
+    way.answered(probe, now=0.1)
+    assert way.admit(0.99, now=0.1) is not None
+    assert way.admit(0.99, now=0.1) is not None
+
+
+def test_answers_in_time_that_the_estimate_allows_for_leave_it_as_it_is():
+    way = new_way(100)
+    for seconds in (0.1, 0.9, 0.9, 0.9, 0.9, 0.1):
+        way.answered(go_up(way), now=seconds)
+    assert way.round_trips.quantile(0.5) == pytest.approx(0.9)
+
+
 def test_a_late_answer_teaches_once():
     way = new_way()
     for number in range(5):
