@@ -10,7 +10,9 @@ from branchy.core.way_up import LATE_KEPT, WayUp
 
 
 def go_up(way: WayUp, number: int = 0, now: float = 0.0) -> Job:
-    made = Job(Came(number, request(TIERS["first"], number), "device", b"c"), Deadline(1.0, 0.99), None, now)
+    made = Job(
+        Came(number, request(TIERS["first"], number), "device", b"c"), Deadline(now + 1.0, now + 0.99), None, now
+    )
     ticket = way.admit(1.0, now)
     assert ticket is not None
     way.begin(made, ticket, now)
@@ -55,15 +57,14 @@ def test_below_a_typical_round_trip_one_goes_up_a_probe_interval():
 
 def test_a_probe_that_is_answered_in_time_ends_a_bad_spell():
     way = new_way(100)
-    for number in range(30):
-        late = go_up(way, number)
+    for late in [go_up(way, number) for number in range(30)]:
         way.end(late)
         way.answered_late(late.up, now=3.0)
-    probe = go_up(way, 30)
-    assert way.admit(0.99, now=0.1) is None
-    way.answered(probe, now=0.1)
-    assert way.admit(0.99, now=0.1) is not None
-    assert way.admit(0.99, now=0.1) is not None
+    probe = go_up(way, 30, now=4.0)
+    assert way.admit(1.0, now=4.0) is None
+    way.answered(probe, now=4.1)
+    assert way.admit(1.0, now=4.1) is not None
+    assert way.admit(1.0, now=4.1) is not None
 
 
 def test_answers_in_time_that_the_estimate_allows_for_leave_it_as_it_is():
