@@ -1,0 +1,201 @@
+"""A member of a group, as `branchy.transport.kafka.source` is one: tracks, commits, hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from threading import Event
+
+from branchy.core.settlement import SettlementTracker
+from branchy.transport.base import Arrived, Delivery, Revoked, Sink
+from branchy.transport.kafka.clock import ClockOffset
+from simulation.broker import Assignment, Fetcher, Group, Record, Token
+from simulation.network import Link
+from simulation.world import World
+
+COMMIT_EVERY_S = 0.2
+REVOKE_WAIT_S = 1.0
+
+
+class Consumer:
+    """A `RequestSource` on a simulated broker.
+
+    Args:
+        name: of the process and its incarnation.
+        clock: how far the broker is ahead, as the process has learnt it.
+        wall: the process' own clock, seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        group: Group,
+        link: Link,
+        sink: Sink,
+        clock: ClockOffset,
+        wall: Callable[[], float],
+    ) -> None:
+        self.name, self.link, self.dead = name, link, False
+        self._world, self._group, self._sink = world, group, sink
+        self._clock, self._wall = clock, wall
+        self._tracker: SettlementTracker[Assignment] = SettlementTracker()
+        self._fetchers: dict[Assignment, Fetcher] = {}
+        self._leaving: dict[Assignment, Event] = {}
+        self._given_up: set[tuple[int, int]] = set()
+        self._committed: dict[Assignment, int] = {}
+        self._commit_due = self._paused = False
+        self._outage = 0
+        link.when_changed.append(self._link_changed)
+
+    # --- what a tier calls -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Join the group."""
+        self.link.out.carry(partial(self._group.join, self))
+
+    def settle(self, token: Token) -> None:
+        """Finished: commit soon."""
+        if self._tracker.settle(*token) and not self._commit_due:
+            self._commit_due = True
+            self._world.after(COMMIT_EVERY_S, self._commit)
+
+    def pause(self) -> None:
+        """Fetch nothing more."""
+        self._set_paused(True)
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._set_paused(False)
+
+    def unsettled(self) -> int:
+        """Deliveries not settled yet."""
+        return self._tracker.unsettled
+
+    def close(self) -> None:
+        """Commit, leave."""
+        positions = dict(self._tracker.committables())
+        self.kill()
+
+        def leave() -> None:
+            for assignment, position in positions.items():
+                self._group.commit(self, assignment.partition, position)
+            self._group.leave(self)
+
+        self.link.out.carry(leave)
+
+    def kill(self) -> None:
+        """Gone, without a word to the group."""
+        self.dead = True
+        self.link.when_changed.remove(self._link_changed)
+        for fetcher in self._fetchers.values():
+            fetcher.close()
+
+    # --- what the group says -----------------------------------------------------------------------------------------
+
+    def assigned(self, partition: int, epoch: int) -> None:
+        """A partition is this member's, from the committed offset on."""
+        if self.dead or not self._group.owns(self, partition, epoch) or (partition, epoch) in self._given_up:
+            return
+        assignment = Assignment(self._group.topic.name, partition, epoch)
+        position = self._group.committed[partition]
+        fetcher = Fetcher(self.link, self._group.topic, partition, position, partial(self._take, assignment))
+        self._fetchers[assignment] = fetcher
+        if self._paused:
+            fetcher.pause(True)
+
+    def revoked(self, partition: int, epoch: int) -> None:
+        """A partition is to go to another: once what is open of it is answered, or a second is over."""
+        if self.dead:
+            return
+        self._given_up.add((partition, epoch))
+        assignment = Assignment(self._group.topic.name, partition, epoch)
+        fetcher = self._fetchers.pop(assignment, None)
+        if fetcher is not None:
+            fetcher.close()
+        tokens = self._open(assignment)
+        self._leaving[assignment] = done = Event()
+        if not tokens:
+            done.set()
+        else:
+            self._world.say(self.name, "is to hand over %d:%d with %d open", partition, epoch, len(tokens))
+            self._world.after(REVOKE_WAIT_S, partial(self._release, assignment))
+            self._sink(Revoked(tokens, done))
+        self.look()
+
+    def look(self) -> None:
+        """Give up what the tier has let go of (its process calls this after each step)."""
+        for assignment, done in list(self._leaving.items()):
+            if done.is_set():
+                self._release(assignment)
+
+    def _release(self, assignment: Assignment) -> None:
+        if self.dead or self._leaving.pop(assignment, None) is None:
+            return
+        position = self._tracker.committable(assignment)
+        self._forget(assignment)
+
+        def released() -> None:
+            if position is not None:
+                self._group.commit(self, assignment.partition, position)
+            self._group.released(self, assignment.partition, assignment.epoch)
+
+        self.link.out.carry(released)
+
+    def _expelled(self) -> None:
+        """The session is over: everything is lost, and the group is joined anew."""
+        if self.dead or self._group.has(self):
+            return
+        lost = [*self._fetchers, *self._leaving]
+        tokens = frozenset(token for assignment in lost for token in self._open(assignment))
+        for assignment in lost:
+            if assignment in self._fetchers:
+                self._fetchers.pop(assignment).close()
+            self._leaving.pop(assignment, None)
+            self._given_up.add((assignment.partition, assignment.epoch))
+            self._forget(assignment)
+        if tokens:
+            self._world.say(self.name, "has lost %d deliveries", len(tokens))
+            self._sink(Revoked(tokens, Event(), lost=True))
+        self.start()
+
+    def _link_changed(self, up: bool) -> None:
+        self._outage += 1
+        if up:
+            self.link.back.carry(self._expelled)
+        else:
+            outage = self._outage
+            self._group.suspect(self, lambda: self._outage == outage)
+
+    # --- deliveries and commits --------------------------------------------------------------------------------------
+
+    def _take(self, assignment: Assignment, start: int, records: list[Record]) -> None:
+        deliveries = []
+        for offset, record in enumerate(records, start):
+            if self._tracker.track(assignment, offset):
+                age_s = self._clock.age_s(record.appended_s, self._wall())
+                token = Token(assignment, offset)
+                deliveries.append(Delivery(token, record.message, age_s, record.reply_to, record.correlation))
+        if deliveries:
+            self._sink(Arrived(deliveries))
+
+    def _commit(self) -> None:
+        self._commit_due = False
+        if self.dead:
+            return
+        for assignment, position in self._tracker.committables().items():
+            if self._committed.get(assignment) != position:
+                self._committed[assignment] = position
+                self.link.out.carry(partial(self._group.commit, self, assignment.partition, position))
+
+    def _open(self, assignment: Assignment) -> frozenset[Token]:
+        return frozenset(Token(assignment, offset) for offset in self._tracker.open(assignment))
+
+    def _forget(self, assignment: Assignment) -> None:
+        self._tracker.forget(assignment)
+        self._committed.pop(assignment, None)
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
+        for fetcher in self._fetchers.values():
+            fetcher.pause(paused)

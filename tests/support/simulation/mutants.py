@@ -1,0 +1,84 @@
+"""Machines broken on purpose: the simulation must find each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from branchy.core import tier_events as ev
+from branchy.core.breaker import Breaker
+from branchy.core.messages import Answer
+from branchy.core.requester import Outcome, Requester
+from branchy.core.tier_machine import TierMachine
+
+
+class CommitsEarly(TierMachine):
+    """Settles a delivery when its answer is sent, not when the brokers have it."""
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
+        return [more for effect in super().handle(event, now) for more in self._with_settle(effect)]
+
+    def advance(self, now: float) -> list[ev.Effect]:
+        return [more for effect in super().advance(now) for more in self._with_settle(effect)]
+
+    def _with_settle(self, effect: ev.Effect) -> list[ev.Effect]:
+        if isinstance(effect, ev.SendAnswer) and self._unacknowledged.pop(effect.token, None) is not None:
+            return [effect, ev.Settle(effect.token)]
+        return [effect]
+
+
+class ForgetsDeadlines(TierMachine):
+    """Waits for its own computing and for the front for as long as they take."""
+
+    def _watch(self, job: Any) -> None:
+        """No alarm is set."""
+
+
+class AnswersTwice(TierMachine):
+    """Answers from its own exit, and again when the front's answer comes late."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._gone_up: dict[bytes, Any] = {}
+
+    def _on_front_answered(self, event: ev.FrontAnswered, now: float) -> None:
+        job = self.way_up.job(event.correlation)
+        late = self._gone_up.pop(event.correlation, None)
+        super()._on_front_answered(event, now)
+        if job is None and late is not None and event.answer is not None:
+            answer = event.answer.behind(late.hop(self.tier, now))
+            self._out.append(ev.SendAnswer(late.token, late.reply_to, late.correlation, answer, None))
+
+    def _go_up(self, job: Any, *rest: Any) -> None:
+        super()._go_up(job, *rest)
+        if job.phase == "pending":
+            self._gone_up[job.up] = job
+
+
+class StuckBreaker(Breaker):
+    """A breaker that a probe's answer does not close."""
+
+    def _change(self, state: Any) -> None:
+        if state == "open":
+            super()._change(state)
+
+
+class NeverCloses(TierMachine):
+    """Its breaker opens and stays open."""
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
+        breaker = self.way_up.breaker
+        if type(breaker) is Breaker:
+            self.way_up.breaker.__class__ = StuckBreaker
+        return super().handle(event, now)
+
+
+class HandsOnTwice(Requester):
+    """A device without the dedupe: whatever answers a request of its own is handed on."""
+
+    def take(self, correlation: bytes | None, answer: Answer | None, now: float) -> Outcome | None:
+        number = self._number(correlation)
+        pending = self._pending.get(number) if number is not None else None
+        outcome = super().take(correlation, answer, now)
+        if pending is not None and number is not None:
+            self._pending[number] = pending
+        return outcome
