@@ -9,14 +9,14 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import pytest
 from raw_produce import produce_unreadable
 
 from branchy.config import LinkSettings
-from branchy.transport.base import Arrived, Delivery, Link, Message, TransportEvent
+from branchy.transport.base import Address, Arrived, Delivery, Link, Message, Sender, Sent, TransportEvent
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.memory import MemoryBroker
 
@@ -84,6 +84,10 @@ class Harness(Protocol):
 
     def link(self, name: str = "link") -> Link: ...
 
+    def feed(self, to: Address, messages: Sequence[Message], **options: Any) -> None:
+        """Send these and see them acknowledged, with a sender that stays open: a new one takes up to a second."""
+        ...
+
     def victim(self, topic: str, group: str, settle: int) -> Victim: ...
 
     def put_unreadable(self, topic: str) -> None: ...
@@ -93,9 +97,32 @@ def fresh_name() -> str:
     return f"branchy.t{uuid.uuid4().hex[:12]}"
 
 
+class Feeder:
+    """A sender that is opened when it is first used."""
+
+    def __init__(self, link: Link) -> None:
+        self._link, self._events = link, Events()
+        self._sender: Sender | None = None
+
+    def feed(self, to: Address, messages: Sequence[Message], **options: Any) -> None:
+        if self._sender is None:
+            self._sender = self._link.sender(self._events, message_timeout_s=10, queue_limit=10_000)
+        self._events.all.clear()
+        for tag, each in enumerate(messages):
+            assert self._sender.send(to, each, tag, **options)
+        assert self._sender.flush(10) == 0
+        assert [sent.error for sent in self._events.wait(Sent, len(messages))] == [None] * len(messages)
+
+    def close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+        self._link.close()
+
+
 class MemoryHarness:
     def __init__(self) -> None:
         self.broker = MemoryBroker()
+        self.feed = Feeder(self.broker.link("feeder")).feed
 
     def link(self, name: str = "link") -> Link:
         return self.broker.link(name)
@@ -132,6 +159,9 @@ def kafka_settings(brokers: str) -> LinkSettings:
 class KafkaHarness:
     def __init__(self, brokers: str) -> None:
         self.settings = kafka_settings(brokers)
+        self._feeder = Feeder(self.link("feeder"))
+        self.feed = self._feeder.feed
+        self.close = self._feeder.close
 
     def link(self, name: str = "link") -> Link:
         return KafkaLink(self.settings, name)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from transport_harness import Harness, KafkaHarness, MemoryHarness
+
+from branchy.brokers.embedded import EmbeddedBroker
 
 
 @pytest.fixture(scope="session")
@@ -15,10 +19,21 @@ def real_brokers(request: pytest.FixtureRequest) -> str:
     return named or request.getfixturevalue("apache_kafka").brokers
 
 
+@pytest.fixture(scope="session")
+def embedded_harness(embedded_broker: EmbeddedBroker) -> Iterator[Harness]:
+    with closing(KafkaHarness(embedded_broker.brokers)) as harness:
+        yield harness
+
+
+@pytest.fixture(scope="session")
+def kafka_harness(real_brokers: str) -> Iterator[Harness]:
+    with closing(KafkaHarness(real_brokers)) as harness:
+        yield harness
+
+
 @pytest.fixture(params=["memory", "embedded", "kafka"])
 def transport(request: pytest.FixtureRequest) -> Harness:
     if request.param == "memory":
         return MemoryHarness()
-    if request.param == "embedded":
-        return KafkaHarness(request.getfixturevalue("embedded_broker").brokers)
-    return KafkaHarness(request.getfixturevalue("real_brokers"))
+    harness: Harness = request.getfixturevalue(f"{request.param}_harness")
+    return harness
