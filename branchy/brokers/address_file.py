@@ -59,10 +59,13 @@ class Reservation:
         """Put the file in its place, whole; a left-over one is replaced.
 
         Raises:
-            BranchyError: a live broker has it.
+            BranchyError: a live broker has it, or it cannot be written.
         """
-        os.write(self.descriptor, json.dumps(asdict(record), indent=2).encode() + b"\n")
-        self._file._link(self._temporary)
+        try:
+            os.write(self.descriptor, json.dumps(asdict(record), indent=2).encode() + b"\n")
+            self._file._link(self._temporary)
+        except OSError as error:
+            raise BranchyError(f"{self._file.path}: cannot be written: {error.strerror}") from None
 
 
 class AddressFile:
@@ -93,7 +96,7 @@ class AddressFile:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BranchyError(
                 f"{self.path}: expected a broker's address file, got something else ({error!r:.80}); "
                 "delete it if no broker uses it"

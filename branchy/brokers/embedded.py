@@ -126,12 +126,13 @@ def _spawn(address_file: Path | None, *, tethered: bool) -> tuple[subprocess.Pop
     command += ["--address-file", str(address_file)] if address_file is not None else []
     command += ["--watch-stdin"] if tethered else []
     stdin = subprocess.PIPE if tethered else subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, start_new_session=True)
+    stderr = None if tethered else subprocess.DEVNULL  # detached, it must keep no terminal and no pipe open
+    process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
     assert process.stdout is not None
     with process.stdout as stdout:
         ready, _, _ = select.select([stdout], [], [], START_TIMEOUT_S)
         line = stdout.readline() if ready else b""
-    report = json.loads(line) if line else {"error": "the embedded broker did not start"}
+    report = json.loads(line) if line else {"error": f"the embedded broker did not start in {START_TIMEOUT_S:g} s"}
     if "error" in report:
         process.kill()
         process.wait()
