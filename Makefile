@@ -6,14 +6,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTHON ?=
 DATA ?= digits
+SEEDS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench format clean
+.PHONY: help test demo bench simulate format clean
 
 help:
 	@echo "make test                  format check, lint, types, layers and every test"
 	@echo "make demo [DATA=digits]    train, serve and use a cascade on this machine, and kill its cloud"
 	@echo "make bench                 measure the runner's own work and print ratios"
+	@echo "make simulate [SEEDS=10000] run whole cascades on a virtual clock, a seed each, on every core"
 	@echo "make format                format the code and fix what the linter can fix"
 	@echo "make clean                 remove .venv and everything that tools have left behind"
 
@@ -29,6 +31,9 @@ demo: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+simulate: $(INSTALLED)
+	PYTHONPATH=tests/support $(BIN)/python -m simulation.run $(SEEDS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
