@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from branchy.core.messages import Answer
 from branchy.core.requester import Requester
 from branchy.core.tier_machine import TierMachine
 from simulation.broker import Broker, Group
@@ -151,19 +152,22 @@ class Cascade:
     # --- liveness ----------------------------------------------------------------------------------------------------
 
     def _check_recovery(self) -> None:
-        """Requests that only the last exit is sure of go all the way again, from every partition of the first tier.
+        """Requests that only the last exit is sure of go all the way again, through every replica of the first tier.
 
         They come in pairs, the pairs further apart than the probes: the first finds a breaker that may try and
         closes it, the second of a later pair shows that it is closed.
         """
-        for number in range(ROUNDS):
-            numbers = range(FIRST_CHECK + 100 * number, FIRST_CHECK + 100 * number + 2 * self.plan.shape.partitions)
-            for each in numbers:
-                partition, second = divmod(each - numbers[0], 2)
-                ask = Ask(self.world.now, each, len(self.plan.shape.stages) - 1, partition % 3, CHECK_BUDGET_MS)
-                self.device.ask(ask, partition)
+        answers: list[Answer | None] = []
+        for first in range(FIRST_CHECK, FIRST_CHECK + 100 * ROUNDS, 100):
+            owners = self.sides[self._names[0]].group.owners
+            partitions = [i for i, owner in enumerate(owners) if owner not in owners[:i]]
+            numbers = range(first, first + 2 * len(partitions))
+            for number in numbers:
+                index, second = divmod(number - first, 2)
+                ask = Ask(self.world.now, number, len(self.plan.shape.stages) - 1, index % 3, CHECK_BUDGET_MS)
+                self.device.ask(ask, partitions[index])
                 self.world.run(self.world.now + (CHECK_EVERY_S if second else PAIR_S))
-            answers = [self.ledger.handed_on.get(each) for each in numbers]
+            answers = [self.ledger.handed_on.get(number) for number in numbers]
             if all(answer is not None and answer.reason == "final" for answer in answers):
                 return
         reasons = [answer and (answer.tier, answer.reason) for answer in answers]
