@@ -1,7 +1,7 @@
 """Settings: flag > environment `BRANCHY_*` > `branchy.toml` > default, resolved once into frozen typed objects.
 
-A command calls `load` with the flags that were given; nothing else in branchy reads the
-environment or a settings file.
+A command calls `load` with the flags that were given; nothing else in branchy reads its settings
+from the environment or a file. (`branchy broker start` also takes `KAFKA_HOME`, `JAVA_HOME` and `XDG_CACHE_HOME`.)
 """
 
 from __future__ import annotations

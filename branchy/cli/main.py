@@ -19,6 +19,7 @@ COMMANDS = {
     "device": "Send samples as a device does and record the answers.",
     "report": "Tables and plots from one or several CSVs.",
     "broker": "Run a broker on this machine.",
+    "topics": "Create a cascade's topics on the brokers.",
     "demo": "Train, serve and measure on this machine in one go.",
 }
 """Each command and its line in `branchy --help`; module `branchy.cli.NAME` defines `command`."""

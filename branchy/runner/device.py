@@ -86,7 +86,8 @@ class Device:
         """Open inbox and sender; the inbox is ready before anything is sent."""
         cascade = settings.cascade or self.bundle.spec.name
         queue, inbox = topics.requests(cascade, self.stage.name), topics.answers(cascade, "device")
-        limit_bytes = link.prepare([queue, inbox], settings.connect_timeout_s)[queue]
+        largest = {queue: topics.sample_bytes(self.stage)}
+        limit_bytes = link.prepare([queue, inbox], settings.connect_timeout_s, largest)[queue]
         if self.stage.input.size_bytes + HEADER_ROOM_BYTES > limit_bytes:
             raise TransportError(
                 f"a sample is {self.stage.input.size_bytes} bytes, and topic {queue} takes at most {limit_bytes} "

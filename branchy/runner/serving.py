@@ -176,10 +176,9 @@ def _open_front(
     queue, inbox = topics.requests(cascade, stage.successors[0]), topics.answers(cascade, tier.name)
     link = open_link(settings.front or settings.back, "front")
     stack.callback(link.close)
-    sizes = _until_reached(partial(link.prepare, [queue, inbox], BROKER_WAIT_S), stopping)
-    if stage.activation is not None and stage.uplink is not None:
-        values_bytes = stage.activation.values * np.dtype(stage.uplink.dtype).itemsize
-        _check_room(f"an activation of stage {stage.name}", values_bytes, queue, sizes[queue])
+    sent_bytes = topics.request_bytes(stage)
+    sizes = _until_reached(partial(link.prepare, [queue, inbox], BROKER_WAIT_S, {queue: sent_bytes}), stopping)
+    _check_room(f"an activation of stage {stage.name}", sent_bytes, queue, sizes[queue])
     sender = link.sender(tier.sink, message_timeout_s=FRONT_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
     stack.callback(sender.close)
     replies = _until_reached(partial(link.replies, inbox, settings.replica, tier.sink, BROKER_WAIT_S), stopping)
@@ -199,7 +198,8 @@ def _open_back(
     queue, dead = topics.requests(cascade, tier.name), topics.dead_letters(cascade, tier.name)
     link = open_link(settings.back, "back")
     stack.callback(link.close)
-    sizes = _until_reached(partial(link.prepare, [queue, dead], BROKER_WAIT_S), stopping)
+    largest = {name: size for name, size in topics.all_topics(loaded.spec, cascade).items() if name in (queue, dead)}
+    sizes = _until_reached(partial(link.prepare, [queue, dead], BROKER_WAIT_S, largest), stopping)
     _check_room(f"an input of stage {tier.name}", loaded.model.stages[0].input.size_bytes, queue, sizes[queue])
     sender = link.sender(tier.sink, message_timeout_s=BACK_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
     stack.callback(sender.close)

@@ -201,8 +201,15 @@ class Link(Protocol):
     def queue(self, name: str) -> Address:
         """The address of a queue by its topic name (`branchy.<cascade>.<tier>.requests`)."""
 
-    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
+    def prepare(
+        self, names: Sequence[str], timeout_s: float, largest: Mapping[str, int] | None = None
+    ) -> Mapping[str, int]:
         """See to it that these topics are there; returns the largest message in bytes each takes.
+
+        Args:
+            names: the topics.
+            timeout_s: how long to wait for the brokers.
+            largest: bytes of the largest body that a topic must take; one that is made gets room for it.
 
         Raises:
             BrokerUnavailableError: no broker answered in time.

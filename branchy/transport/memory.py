@@ -377,8 +377,10 @@ class MemoryLink:
         """The address of a queue."""
         return MemoryAddress(name)
 
-    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
-        """Make the topics that are not there."""
+    def prepare(
+        self, names: Sequence[str], timeout_s: float, largest: Mapping[str, int] | None = None
+    ) -> Mapping[str, int]:
+        """Make the topics that are not there; all take the same."""
         self._need_up()
         with self._broker.lock:
             for name in names:

@@ -17,6 +17,7 @@ from branchy.transport.kafka import topics
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.clock import ClockOffset
 from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, broker_addresses, client_config, open_client
+from branchy.transport.kafka.topic_settings import differences
 from branchy.transport.kafka.watch import LinkWatch
 
 logger = logging.getLogger(__name__)
@@ -75,22 +76,58 @@ class Cluster:
             raise self.unavailable(error, timeout_s) from None
         self._connected = True
 
-    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
+    def prepare(
+        self, names: Sequence[str], timeout_s: float, largest: Mapping[str, int] | None = None
+    ) -> Mapping[str, int]:
         """See `Link.prepare`."""
         deadline_s = time.monotonic() + timeout_s
         self.connect(timeout_s)
+        needed = {name: (largest or {}).get(name, 0) for name in names}
+        limits = dict.fromkeys(names, CLIENT_LIMIT_BYTES)
         try:
             if self.embedded:
                 topics.touch(self._admin, names, deadline_s)
-                limits = dict.fromkeys(names, CLIENT_LIMIT_BYTES)
             else:
-                topics.create_missing(self._admin, names, self._partitions, deadline_s)
-                limits = topics.limits(self._admin, names, deadline_s)
+                topics.create_missing(self._admin, needed, self._partitions, deadline_s)
+                for name, found in topics.read_settings(self._admin, names, deadline_s).items():
+                    limits[name] = int(found["max.message.bytes"])
+                    self._warn_once(name, differences(name, needed[name], found))
             self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
         self._limits.update(limits)
         return {name: limit - topics.ENVELOPE_BYTES for name, limit in limits.items()}
+
+    def create(
+        self, largest: Mapping[str, int], partitions: int, replication: int | None, timeout_s: float
+    ) -> list[str]:
+        """See `KafkaLink.create_topics`."""
+        deadline_s = time.monotonic() + timeout_s
+        self.connect(timeout_s)
+        if self.embedded:
+            raise TransportError(f"{self.name}: the embedded broker takes no settings for topics; it makes them itself")
+        copies = -1 if replication is None else replication
+        try:
+            self._learn(self._admin.list_topics(timeout=timeout_s))
+            created = topics.create_missing(
+                self._admin, largest, self._partitions, deadline_s, partitions=partitions, replication=copies
+            )
+            self._learn(self._admin.list_topics(timeout=timeout_s))
+            others = [name for name in largest if name not in created]
+            found = topics.read_settings(self._admin, others, deadline_s)
+        except KafkaException as error:
+            raise self.unavailable(error, timeout_s) from None
+        misfits = [text for name in others if (text := self._misfit(name, largest[name], partitions, found.get(name)))]
+        if misfits:
+            raise TransportError(f"{'; '.join(misfits)}; alter what differs, or delete the topic and create it again")
+        return created
+
+    def _misfit(self, name: str, largest_bytes: int, partitions: int, found: Mapping[str, str] | None) -> str:
+        """What differs of a topic that was there, empty for nothing; `found` is None when we may not know."""
+        differs = [] if found is None else differences(name, largest_bytes, found)
+        if self._partitions[name] < partitions:
+            differs.append(f"it has {self._partitions[name]} partitions, expected at least {partitions}")
+        return f"topic {name}: {', '.join(differs)}" if differs else ""
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has, 0 when it is not there; what is not known is looked up now and then."""
@@ -134,6 +171,11 @@ class Cluster:
         self._partitions = {
             name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None
         }
+
+    def _warn_once(self, name: str, differs: Sequence[str]) -> None:
+        """A tier asks again until its brokers are all there; what differs is said once."""
+        if differs and name not in self._limits:
+            logger.warning("%s: topic %s: %s", self.name, name, ", ".join(differs))
 
     def _look(self) -> None:
         with self._lock:

@@ -37,9 +37,32 @@ class KafkaLink:
         """A topic, any partition."""
         return KafkaAddress(name)
 
-    def prepare(self, names: Sequence[str], timeout_s: float) -> Mapping[str, int]:
-        """Create the topics that are not there, and read what they take."""
-        return self._cluster.prepare(names, timeout_s)
+    def prepare(
+        self, names: Sequence[str], timeout_s: float, largest: Mapping[str, int] | None = None
+    ) -> Mapping[str, int]:
+        """Create the topics that are not there, read what they take, and log how those that are there differ."""
+        return self._cluster.prepare(names, timeout_s, largest)
+
+    def create_topics(
+        self, largest: Mapping[str, int], *, partitions: int, replication: int | None, timeout_s: float
+    ) -> list[str]:
+        """Create the topics that are not there, for an operator; hold the others against what they should be.
+
+        Args:
+            largest: by topic the bytes of the largest body that it must take.
+            partitions: of each that is made; one that is there may have more.
+            replication: copies of each that is made; None takes the brokers' default.
+            timeout_s: how long to wait for the brokers.
+
+        Returns:
+            Those that were created.
+
+        Raises:
+            BrokerUnavailableError: no broker answered in time.
+            TransportError: a topic that is there does not fit (the message names what differs), or one
+                cannot be made.
+        """
+        return self._cluster.create(largest, partitions, replication, timeout_s)
 
     def requests(self, name: str, group: str, sink: Sink) -> RequestSource:
         """A member of a group; connects first, to know what kind of brokers these are."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
 from branchy.errors import TransportError
-from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES
+from branchy.transport.kafka.topic_settings import settings_for
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,6 @@ ENVELOPE_BYTES = 1_024
 """Kept of a topic's limit for the record's own overhead and the reply headers."""
 
 NOT_ALLOWED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
-
-TOPIC = {"message.timestamp.type": "LogAppendTime", "segment.ms": "60000", "segment.bytes": str(64 * 1024 * 1024)}
 
 
 def touch(admin: Any, names: Sequence[str], deadline_s: float) -> None:
@@ -33,21 +31,45 @@ def touch(admin: Any, names: Sequence[str], deadline_s: float) -> None:
             time.sleep(0.02)
 
 
-def create_missing(admin: Any, names: Sequence[str], known: Container[str], deadline_s: float) -> None:
+def create_missing(
+    admin: Any,
+    largest: Mapping[str, int],
+    known: Container[str],
+    deadline_s: float,
+    *,
+    partitions: int = PARTITIONS,
+    replication: int = -1,
+) -> list[str]:
     """Create the topics that are not there and wait until they have leaders.
+
+    Args:
+        admin: the client.
+        largest: by topic the bytes of the largest body that it must take.
+        known: the topics that are there.
+        deadline_s: until when to wait, by the monotonic clock.
+        partitions: of each.
+        replication: copies of each; -1 takes the brokers' default.
+
+    Returns:
+        Those that were created.
 
     Raises:
         TransportError: a topic is not there and may not be created, or not in time.
     """
-    missing = [name for name in names if name not in known]
+    missing = [name for name in largest if name not in known]
     if not missing:
-        return
+        return []
     topics = [
-        NewTopic(name, num_partitions=PARTITIONS, replication_factor=-1, config=_config(name)) for name in missing
+        NewTopic(
+            name, num_partitions=partitions, replication_factor=replication, config=settings_for(name, largest[name])
+        )
+        for name in missing
     ]
+    created = []
     for name, future in admin.create_topics(topics, request_timeout=_left(deadline_s)).items():
         try:
             future.result()
+            created.append(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TransportError(f"topic {name} is not there and cannot be made: {error.args[0].str()}") from None
@@ -56,28 +78,21 @@ def create_missing(admin: Any, names: Sequence[str], known: Container[str], dead
             if time.monotonic() > deadline_s:
                 raise TransportError(f"topic {name} was made, but has no leader yet; try again")
             time.sleep(0.05)
+    return created
 
 
-def limits(admin: Any, names: Sequence[str], deadline_s: float) -> dict[str, int]:
-    """The largest batch in bytes that each topic takes; the client's default where we may not ask."""
+def read_settings(admin: Any, names: Iterable[str], deadline_s: float) -> dict[str, dict[str, str]]:
+    """The settings of topics; without those that the brokers do not tell us."""
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    out = dict.fromkeys(names, CLIENT_LIMIT_BYTES)
+    if not resources:
+        return {}  # confluent-kafka takes no empty list
+    out = {}
     for resource, future in admin.describe_configs(resources, request_timeout=_left(deadline_s)).items():
         try:
-            out[resource.name] = int(future.result()["max.message.bytes"].value)
+            out[resource.name] = {key: str(entry.value) for key, entry in future.result().items()}
         except KafkaException as error:
-            logger.warning(
-                "topic %s: its size limit cannot be read (%s); taking %d bytes",
-                resource.name,
-                error.args[0].str(),
-                CLIENT_LIMIT_BYTES,
-            )
+            logger.warning("topic %s: its settings cannot be read (%s)", resource.name, error.args[0].str())
     return out
-
-
-def _config(name: str) -> dict[str, str]:
-    # Devices write to request topics: uncompressed, the broker opens every batch and refuses a bomb.
-    return {**TOPIC, "compression.type": "uncompressed"} if name.endswith(".requests") else TOPIC
 
 
 def _is_there(metadata: Any, name: str) -> bool:

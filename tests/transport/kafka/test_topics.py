@@ -1,0 +1,91 @@
+"""Topics on a real Apache Kafka."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from transport_harness import Events, fresh_name, kafka_settings, message
+
+from branchy.errors import TransportError
+from branchy.transport.base import Sent
+from branchy.transport.kafka import KafkaLink
+from branchy.transport.kafka.topic_settings import settings_for
+
+WAIT_S = 20.0
+LARGEST_BYTES = 3_000_000
+
+
+@pytest.fixture
+def link(real_brokers) -> Iterator[KafkaLink]:
+    with closing(KafkaLink(kafka_settings(real_brokers), "back")) as link:
+        yield link
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"{fresh_name()}.edge.requests"
+
+
+def foreign(brokers: str, name: str, **config: str) -> None:
+    """A topic that somebody else made."""
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.create_topics([NewTopic(name, 1, config=config)])[name].result(WAIT_S)
+
+
+def create(link: KafkaLink, name: str, partitions: int = 3) -> list[str]:
+    return link.create_topics({name: LARGEST_BYTES}, partitions=partitions, replication=1, timeout_s=WAIT_S)
+
+
+def test_what_is_there_already_and_fits_is_left(link, queue):
+    assert create(link, queue) == [queue]
+    assert create(link, queue) == []
+    assert create(link, queue, partitions=2) == []
+
+
+def test_a_topic_that_is_there_and_does_not_fit_is_named_with_all_that_differs(link, queue, real_brokers):
+    foreign(real_brokers, queue, **{"max.message.bytes": "700000"})
+    with pytest.raises(TransportError) as error:
+        create(link, queue)
+    text = str(error.value)
+    assert text.startswith(f"topic {queue}: ")
+    for said in (
+        "max.message.bytes is 700000",
+        "CreateTime, expected LogAppendTime",
+        "has 1 partitions, expected at least 3",
+    ):
+        assert said in text
+
+
+def test_the_embedded_broker_takes_no_settings(embedded_broker, queue):
+    with closing(KafkaLink(kafka_settings(embedded_broker.brokers), "back")) as link:
+        link.prepare([queue], WAIT_S)
+        with pytest.raises(TransportError, match="makes them itself"):
+            create(link, queue)
+
+
+def test_more_copies_than_there_are_brokers_is_told(link, queue):
+    with pytest.raises(TransportError, match=f"topic {queue} is not there and cannot be made"):
+        link.create_topics({queue: 0}, partitions=1, replication=9, timeout_s=WAIT_S)
+
+
+def test_a_tier_makes_room_for_its_largest_tensor_and_for_several_of_it_at_once(link, queue):
+    limits = link.prepare([queue], WAIT_S, {queue: LARGEST_BYTES})
+    assert limits[queue] > LARGEST_BYTES
+    events = Events()
+    with closing(link.sender(events, message_timeout_s=20, queue_limit=10)) as sender:
+        for number in range(3):
+            assert sender.send(link.queue(queue), message("x" * LARGEST_BYTES), number)
+        assert [sent.error for sent in events.wait(Sent, 3)] == [None] * 3
+
+
+def test_a_tier_says_once_what_differs_and_works_with_what_there_is(link, queue, real_brokers, caplog):
+    foreign(real_brokers, queue, **{**settings_for(queue, 0), "message.timestamp.type": "CreateTime"})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert link.prepare([queue], WAIT_S)[queue] > 1_000_000
+    said = [record.getMessage() for record in caplog.records if queue in record.getMessage()]
+    assert said == [f"back: topic {queue}: message.timestamp.type is CreateTime, expected LogAppendTime"]
