@@ -26,11 +26,13 @@ REGRESSIONS = {
     882: "a full send queue made answers late",
 }
 BROKEN = {
-    "commits early": {"machine_class": mutants.CommitsEarly},
-    "forgets deadlines": {"machine_class": mutants.ForgetsDeadlines},
-    "answers twice": {"machine_class": mutants.AnswersTwice},
-    "breaker never closes": {"machine_class": mutants.NeverCloses},
-    "hands on twice": {"requester_class": mutants.HandsOnTwice},
+    "commits early": ("commit passes the unanswered", {"machine_class": mutants.CommitsEarly}),
+    "forgets deadlines": ("deadline", {"machine_class": mutants.ForgetsDeadlines}),
+    "answers twice": ("one end", {"machine_class": mutants.AnswersTwice}),
+    "breaker never closes": ("recovery", {"machine_class": mutants.NeverCloses}),
+    "hands on twice": ("handed on once", {"requester_class": mutants.HandsOnTwice}),
+    "loses the replaced": ("deadline", {"machine_class": mutants.LosesTheReplaced}),
+    "settles the forgotten": ("superseded", {"machine_class": mutants.SettlesTheForgotten}),
 }
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -47,10 +49,11 @@ def test_a_seed_that_once_failed_passes(seed):
     assert failure is None, failure
 
 
-@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_machine_is_found(broken):
+@pytest.mark.parametrize(("rule", "broken"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_machine_is_found(rule, broken):
     failure = next(run_seeds(range(200), **broken), None)
     assert failure is not None
+    assert failure.rule == rule
 
 
 def test_the_same_seeds_give_the_same_traces_in_any_process():
@@ -65,7 +68,7 @@ def test_the_same_seeds_give_the_same_traces_in_any_process():
 
 
 def test_a_failing_seed_is_told_by_its_shortest_plan():
-    broken = BROKEN["commits early"]
+    _, broken = BROKEN["commits early"]
     seed = next(run_seeds(range(200), **broken)).seed
     plan, least = make_plan(seed), shortest(seed, **broken)
     assert len(least.asks) < len(plan.asks)

@@ -262,15 +262,15 @@ def _brief(it: Any) -> str:
             path = " ".join(f"{hop.tier}:{hop.total_ms:.2f}" for hop in answer.hops)
             return f"answer {_at(token)} {answer.request} {answer.status} {answer.reason} of {answer.tier} [{path}]"
         case ev.Forward(correlation, request, _):
-            return f"forward {request.id} {request.budget_ms:.1f} ms {correlation.hex()}"
+            return f"forward {request.id} {request.budget_ms:.1f} ms as {_mark(correlation)}"
         case ev.FrontAnswered(correlation, answer):
-            return f"front {correlation.hex()} {answer and answer.reason}"
+            return f"front answers {_mark(correlation)} {answer and answer.reason}"
         case ev.Computed(work, _, _, _, failures):
             return f"computed {work} {len(failures)} failed"
         case ev.Submit(work, _, stage, inputs):
             return f"submit {work} {stage} of {len(inputs)}"
         case ev.ForwardFailed(correlation, text):
-            return f"forward failed {correlation.hex()} {text}"
+            return f"forward failed {_mark(correlation)} {text}"
         case ev.TakenAway(tokens, lost):
             return f"taken away{' and lost' if lost else ''} {' '.join(sorted(map(_at, tokens)))}"
         case _:
@@ -281,6 +281,10 @@ def _brief(it: Any) -> str:
                 if hasattr(it, name)
             ]
             return " ".join([type(it).__name__, *words])
+
+
+def _mark(correlation: bytes) -> str:
+    return f"{correlation[:-8].decode()}{int.from_bytes(correlation[-8:], 'big')}"
 
 
 def _at(token: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from branchy.core import tier_events as ev
@@ -70,6 +71,24 @@ class NeverCloses(TierMachine):
         if type(breaker) is Breaker:
             self.way_up.breaker.__class__ = StuckBreaker
         return super().handle(event, now)
+
+
+class LosesTheReplaced(TierMachine):
+    """Drops the older delivery of a request that came again, without a word."""
+
+    def _replace(self, job: Any, event: ev.Came, deadline: Any) -> None:
+        del self._by_token[job.token]
+        self._by_token[event.token] = job
+        job.token, job.correlation, job.deadline = event.token, event.correlation, deadline
+        self._watch(job)
+
+
+class SettlesTheForgotten(TierMachine):
+    """Settles what goes to another replica without an answer."""
+
+    def _on_taken_away(self, event: ev.TakenAway, now: float) -> None:
+        super()._on_taken_away(event, now)
+        self._out = [replace(e, superseded=True) if isinstance(e, ev.Forget) else e for e in self._out]
 
 
 class HandsOnTwice(Requester):

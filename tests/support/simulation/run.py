@@ -52,7 +52,7 @@ def trace(plan: Plan, **broken: Any) -> list[str]:
     """All that happens, a line each; the same for the same plan, in any process."""
     cascade = Cascade(plan, tracing=True, **broken)
     failure = _run(cascade)
-    return cascade.world.lines + ([f"{failure.rule}: {failure.text}"] if failure else [])
+    return cascade.world.lines + ([failure.text] if failure else [])
 
 
 def shortest(seed: int, **broken: Any) -> Plan:

@@ -6,7 +6,7 @@ of the one before.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from simulation.invariants import MachineWatch, watched
 from simulation.network import Link
 from simulation.plan import DIGEST
 from simulation.producer import Producer
+from simulation.worker import Worker
 from simulation.world import World
 
 if TYPE_CHECKING:
@@ -52,50 +53,6 @@ class Clock:
     def wall(self) -> float:
         """Seconds since the epoch, as far as this process knows."""
         return self._ahead_s + self._world.now * self._rate
-
-
-class Worker:
-    """The executor: one batch at a time, each taking its time, some failing."""
-
-    def __init__(self, process: TierProcess, done: Callable[[ev.Computed], None]) -> None:
-        self._process, self._done = process, done
-        self._works: deque[ev.Submit] = deque()
-        self._rng = process.world.random(f"{process.name} worker {process.starts}")
-
-    def submit(self, work: ev.Submit) -> None:
-        """Run a batch, after those before it."""
-        self._works.append(work)
-        if len(self._works) == 1:
-            self._start()
-
-    def _start(self) -> None:
-        process = self._process
-        item_s = process.shape.compute_s * process.slowness * (0.5 + self._rng.random())
-        process.world.after(
-            item_s * (1 + 0.2 * len(self._works[0].inputs)), partial(self._finish, process.clock.monotonic())
-        )
-
-    def _finish(self, started_s: float) -> None:
-        work = self._works.popleft()
-        outputs, failures = self._run(work)
-        finished_s = self._process.clock.monotonic()
-        self._process.note_computed(work, finished_s - started_s)
-        self._done(ev.Computed(work.work, outputs, started_s, finished_s, failures))
-        if self._works:
-            self._start()
-
-    def _run(self, work: ev.Submit) -> tuple[dict[str, Any], dict[int, str]]:
-        """Outputs, and failures by position: of the batch when a stage fails, of a sample that cannot be decoded."""
-        process, n = self._process, len(work.inputs)
-        failures: dict[int, str] = {}
-        if process.failing and self._rng.random() < process.failing:
-            failures = dict.fromkeys(range(n) if self._rng.random() < 0.5 else [self._rng.randrange(n)], "cannot")
-        good = [values for i, values in enumerate(work.inputs) if i not in failures]
-        try:
-            spec = next(s for s in process.model.stages if s.name == work.stage)
-            return (toy.run(spec, process.shape.stages.index(work.stage), good) if good else {}), failures
-        except ValueError as error:
-            return {}, dict.fromkeys(range(n), str(error))
 
 
 class TierProcess:
