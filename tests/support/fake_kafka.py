@@ -106,6 +106,9 @@ class FakeConsumer:
     def resume(self, partitions: Sequence[Any]) -> None:
         self.calls.append(("resume", [each.partition for each in partitions]))
 
+    def offsets_for_times(self, partitions: Sequence[Any], timeout: float) -> None:
+        self.calls.append(("ask", [each.partition for each in partitions]))
+
     def seek(self, partition: Any) -> None:
         self.calls.append(("seek", partition.offset))
 

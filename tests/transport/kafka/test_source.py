@@ -231,7 +231,7 @@ def test_a_message_that_is_being_worked_on_is_not_handed_on_twice(bench: Bench):
     assert bench.offsets() == [5, 6]
 
 
-def test_a_pause_holds_for_what_is_assigned_later(bench: Bench):
+def test_a_pause_holds_for_what_is_assigned_later_and_a_resume_wakes_the_leaders(bench: Bench):
     bench.assign(0)
     bench.source.pause()
     bench.turn()
@@ -241,7 +241,7 @@ def test_a_pause_holds_for_what_is_assigned_later(bench: Bench):
     bench.turn()
     bench.turn()
     assert bench.consumer.named("pause") == [[0], [1]]
-    assert bench.consumer.named("resume") == [[0, 1]]
+    assert bench.consumer.calls[-2:] == [("resume", [0, 1]), ("ask", [0, 1])]
 
 
 def test_an_unreadable_message_is_a_fault_that_names_its_place_and_is_passed(bench: Bench):
