@@ -233,7 +233,11 @@ class Group:
         require(
             position <= len(log), "commit", "%s %d commits %d of %d", self.topic.name, partition, position, len(log)
         )
-        for offset in range(self.committed[partition], position):
+        before = self.committed[partition]
+        require(
+            position >= before, "commit", "%s %d goes back from %d to %d", self.topic.name, partition, before, position
+        )
+        for offset in range(before, position):
             require(
                 log[offset].finished,
                 "commit passes the unanswered",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Event
@@ -11,7 +12,7 @@ from branchy.transport.base import Arrived, Delivery, Revoked, Sink
 from branchy.transport.kafka.clock import ClockOffset
 from simulation.broker import Assignment, Fetcher, Group, Record, Token
 from simulation.network import Link
-from simulation.world import World
+from simulation.world import Act, World
 
 COMMIT_EVERY_S = 0.2
 REVOKE_WAIT_S = 1.0
@@ -46,13 +47,14 @@ class Consumer:
         self._committed: dict[Assignment, int] = {}
         self._commit_due = self._paused = False
         self._outage = 0
+        self._on_the_way: deque[Act] = deque()
         link.when_changed.append(self._link_changed)
 
     # --- what a tier calls -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Join the group."""
-        self.link.out.carry(partial(self._group.join, self))
+        self._tell(partial(self._group.join, self))
 
     def settle(self, token: Token) -> None:
         """Finished: commit soon."""
@@ -82,7 +84,7 @@ class Consumer:
                 self._group.commit(self, assignment.partition, position)
             self._group.leave(self)
 
-        self.link.out.carry(leave)
+        self._tell(leave)
 
     def kill(self) -> None:
         """Gone, without a word to the group."""
@@ -90,6 +92,11 @@ class Consumer:
         self.link.when_changed.remove(self._link_changed)
         for fetcher in self._fetchers.values():
             fetcher.close()
+
+    def _tell(self, act: Act) -> None:
+        """To the group's coordinator: one connection, so in order, however late."""
+        self._on_the_way.append(act)
+        self.link.out.carry(lambda: self._on_the_way.popleft()())
 
     # --- what the group says -----------------------------------------------------------------------------------------
 
@@ -140,7 +147,7 @@ class Consumer:
                 self._group.commit(self, assignment.partition, position)
             self._group.released(self, assignment.partition, assignment.epoch)
 
-        self.link.out.carry(released)
+        self._tell(released)
 
     def _expelled(self) -> None:
         """The session is over: everything is lost, and the group is joined anew."""
@@ -186,7 +193,7 @@ class Consumer:
         for assignment, position in self._tracker.committables().items():
             if self._committed.get(assignment) != position:
                 self._committed[assignment] = position
-                self.link.out.carry(partial(self._group.commit, self, assignment.partition, position))
+                self._tell(partial(self._group.commit, self, assignment.partition, position))
 
     def _open(self, assignment: Assignment) -> frozenset[Token]:
         return frozenset(Token(assignment, offset) for offset in self._tracker.open(assignment))
