@@ -15,8 +15,8 @@ __all__ = ["Bundle", "Cascade", "Device", "__version__"]
 _HOMES = {"Bundle": "branchy.store.bundle", "Cascade": "branchy.runner.cascade", "Device": "branchy.runner.device"}
 
 if TYPE_CHECKING:
-    from branchy.runner.device import Device
     from branchy.runner.cascade import Cascade
+    from branchy.runner.device import Device
     from branchy.store.bundle import Bundle
 
 

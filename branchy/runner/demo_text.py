@@ -57,7 +57,7 @@ def _about_bytes(runs: dict[str, Summary], spec: CascadeSpec) -> str:
     if sample_bytes < full - sample_bytes:
         return (
             f"{counted}\nA sample here is {sample_bytes} bytes and the rest of its message {full - sample_bytes:,.0f}: "
-            "this cannot show that bytes are saved.\nmake demo DATA=fashion-mnist can; where the data is not there yet, "
+            "this cannot show that bytes are saved.\nmake demo DATA=fashion-mnist can; where the data is not there, "
             "it says how to get it."
         )
     if cascade < full:
