@@ -182,14 +182,16 @@ class KafkaCluster:
             BranchyError: see `start`.
         """
         ended = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ended.set())
         self.start(address_file)
-        on_ready()
-        while not ended.wait(0.2) and any(process.poll() is None for process in self._processes.values()):
-            pass
-        stop_broker(address_file)
-        self.stop()
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: ended.set())
+            on_ready()
+            while not ended.wait(0.2) and any(process.poll() is None for process in self._processes.values()):
+                pass
+        finally:
+            stop_broker(address_file)
+            self.stop()
 
     def __enter__(self) -> KafkaCluster:
         self.start()

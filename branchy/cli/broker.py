@@ -51,6 +51,8 @@ def _start_embedded(foreground: bool) -> None:
 
 def _start_kafka(nodes: int | None, port: int | None, data: Path | None, foreground: bool) -> None:
     import os
+    import signal
+    import sys
 
     from branchy.brokers.apache_kafka import KafkaCluster
     from branchy.brokers.kafka_home import find_kafka
@@ -59,6 +61,7 @@ def _start_kafka(nodes: int | None, port: int | None, data: Path | None, foregro
     def say(line: str) -> None:
         click.echo(line, err=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # half started, end as by Ctrl-C
     home = find_kafka(os.environ, say)
     cluster = KafkaCluster(home, data or BROKER_FILE.parent / "kafka", nodes=nodes, port=port)
     say(f"starting Apache Kafka {home.version} in {cluster.data}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,10 +163,26 @@ def test_the_command_starts_tells_and_stops_and_messages_outlive_a_stop(kafka_ho
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as foreground:
             assert foreground.stdout.readline() == f"broker at {brokers}; Ctrl-C ends it\n"
             assert bodies(brokers, "kept", 1) == [b"kept"]
-            foreground.send_signal(2)
+            foreground.send_signal(signal.SIGINT)
             assert foreground.wait(60) == 0
         assert javas(tmp_path) == []
         assert not AddressFile(file).is_live()
         assert branchy(tmp_path, "status").returncode == 1
     finally:
         stop_broker(file)
+
+
+def test_a_start_that_is_ended_half_way_leaves_no_process_and_no_address(kafka_home, tmp_path):
+    command = [sys.executable, "-m", "branchy", "broker", "start", "--data", "half"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as starting:
+        watched = tmp_path / "half" / "node-1" / "node.json"
+        until = time.monotonic() + WAIT_S
+        while not watched.exists():
+            assert starting.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        starting.terminate()
+        assert starting.wait(WAIT_S) == 128 + signal.SIGTERM
+        assert "Traceback" not in starting.stderr.read()
+    assert javas(tmp_path) == []
+    assert list((tmp_path / ".branchy").iterdir()) == []
