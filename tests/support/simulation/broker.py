@@ -167,11 +167,11 @@ class Group:
     when it can be reached. The others are asked first, and give up what they had when they are ready.
     """
 
-    def __init__(self, world: World, topic: Topic, session_s: float) -> None:
+    def __init__(self, broker: Broker, topic: Topic, session_s: float) -> None:
         self.committed = [0] * len(topic.logs)
-        self.topic = topic
+        self.broker, self.topic = broker, topic
         topic.group = self
-        self._world, self._session_s = world, session_s
+        self._world, self._session_s = broker.world, session_s
         self._members: list[Consumer] = []
         self._owners: list[Consumer | None] = [None] * len(topic.logs)
         self._epochs = [0] * len(topic.logs)

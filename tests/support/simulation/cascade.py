@@ -90,10 +90,10 @@ class Cascade:
         shape = self.plan.shape
         broker = Broker(self.world, name, self.world.random(f"{name} broker").uniform(-3600, 3600))
         requests = broker.add(f"{name}.requests", shape.partitions)
-        broker.add(f"{name}.dead", 1).group = None
+        broker.add(f"{name}.dead", 1)
         requester = self._names[index - 1] if index else "device"
         broker.add(f"{requester}.answers", shape.partitions)
-        return Side(broker, Group(self.world, requests, shape.session_s))
+        return Side(broker, Group(broker, requests, shape.session_s))
 
     def _process(self, name: str) -> TierProcess:
         tier = name.split("/")[0]

@@ -9,13 +9,15 @@ from threading import Event
 
 from branchy.core.settlement import SettlementTracker
 from branchy.transport.base import Arrived, Delivery, Revoked, Sink
-from branchy.transport.kafka.clock import ClockOffset
 from simulation.broker import Assignment, Fetcher, Group, Record, Token
 from simulation.network import Link
-from simulation.world import Act, World
+from simulation.producer import LearntClock
+from simulation.world import Act, World, require
 
 COMMIT_EVERY_S = 0.2
 REVOKE_WAIT_S = 1.0
+DRIFT_S = 0.01
+"""How far a clock runs off between two looks at another, at most."""
 
 
 class Consumer:
@@ -34,7 +36,7 @@ class Consumer:
         group: Group,
         link: Link,
         sink: Sink,
-        clock: ClockOffset,
+        clock: LearntClock,
         wall: Callable[[], float],
     ) -> None:
         self.name, self.link, self.dead = name, link, False
@@ -180,11 +182,19 @@ class Consumer:
         deliveries = []
         for offset, record in enumerate(records, start):
             if self._tracker.track(assignment, offset):
-                age_s = self._clock.age_s(record.appended_s, self._wall())
+                age_s = self._age_s(record)
                 token = Token(assignment, offset)
                 deliveries.append(Delivery(token, record.message, age_s, record.reply_to, record.correlation))
         if deliveries:
             self._sink(Arrived(deliveries))
+
+    def _age_s(self, record: Record) -> float:
+        """As the process knows it: off by half a round trip at most, whatever its clock says."""
+        age_s = self._clock.age_s(record.appended_s, self._wall())
+        off_s = abs(age_s - (self._group.broker.wall_s - record.appended_s))
+        known = self._clock.known
+        require(not known or off_s <= self._clock.worst_s / 2 + DRIFT_S, "age", "%s is off by %.3f s", self.name, off_s)
+        return age_s
 
     def _commit(self) -> None:
         self._commit_due = False

@@ -11,12 +11,11 @@ from branchy.core.requester import Outcome
 from branchy.errors import WireError
 from branchy.runner.events import Stamper
 from branchy.transport.base import Message, Replied, Sent, TransportEvent
-from branchy.transport.kafka.clock import ClockOffset
 from simulation import toy
 from simulation.broker import Fetcher, Place, Record
 from simulation.network import Link
 from simulation.plan import DIGEST, LABELS, Ask
-from simulation.producer import Producer
+from simulation.producer import LearntClock, Producer
 
 if TYPE_CHECKING:
     from simulation.cascade import Cascade
@@ -59,7 +58,7 @@ class Device:
             self._take,
             timeout_s=TIMEOUT_S,
             limit=lambda: 1000,
-            clock=ClockOffset(),
+            clock=LearntClock(),
             wall=lambda: self._world.now,
         )
         Fetcher(link, side.broker.topics[self._address.topic], 0, 0, self._receive)

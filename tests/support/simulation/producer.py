@@ -14,6 +14,18 @@ from simulation.network import Link
 from simulation.world import World
 
 
+class LearntClock(ClockOffset):
+    """How far a broker is ahead, as a process learns it; `worst_s` is the longest round trip it was learnt from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worst_s = 0.0
+
+    def observe(self, sent_s: float, acknowledged_s: float, appended_s: float) -> None:
+        self.worst_s = max(self.worst_s, acknowledged_s - sent_s)
+        super().observe(sent_s, acknowledged_s, appended_s)
+
+
 class _Queued:
     """A send that is not reported yet."""
 
@@ -44,7 +56,7 @@ class Producer:
         *,
         timeout_s: float,
         limit: Callable[[], int],
-        clock: ClockOffset,
+        clock: LearntClock,
         wall: Callable[[], float],
     ) -> None:
         self.name, self.dead = name, False

@@ -17,14 +17,13 @@ from branchy.core.breaker import Breaker
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.runner.tier import Back, Front, Tier
 from branchy.transport import base as tr
-from branchy.transport.kafka.clock import ClockOffset
 from simulation import toy
 from simulation.broker import Broker, Fetcher, Place, Record, Token
 from simulation.consumer import Consumer
 from simulation.invariants import MachineWatch, watched
 from simulation.network import Link
 from simulation.plan import DIGEST
-from simulation.producer import Producer
+from simulation.producer import LearntClock, Producer
 from simulation.worker import Worker
 from simulation.world import World
 
@@ -267,7 +266,7 @@ class TierProcess:
             partial(self.sink, self.tier),
             timeout_s=timeout_s,
             limit=limit,
-            clock=ClockOffset(),
+            clock=LearntClock(),
             wall=self.clock.wall,
         )
         self._clients.append(producer)
