@@ -30,6 +30,8 @@ HEADER_ROOM_BYTES = 4096
 """Room for headers and the tensors' own, when a sample is held against a broker's limit."""
 LOOK_UP_S = 0.5
 """Longest wait for an outcome: a Ctrl-C that comes just before Python starts to wait does not end the wait."""
+SENDER_WAIT_S = 2.0
+"""A new idempotent producer's first send waits up to a second for its producer id: not out of a request's deadline."""
 FAULTS_SAID = 16
 """Most different faults that are warned of."""
 
@@ -98,6 +100,7 @@ class Device:
         stack.callback(self._replies.close)
         self._sender = link.sender(self._inbox.put, message_timeout_s=timeout_s, queue_limit=2 * MAX_IN_FLIGHT)
         stack.callback(self._sender.close)
+        self._sender.wait_ready(SENDER_WAIT_S)
 
     @property
     def counters(self) -> Counter[str]:

@@ -37,6 +37,8 @@ BROKER_WAIT_S = 5.0
 BACK_MESSAGE_TIMEOUT_S = 60.0
 FRONT_MESSAGE_TIMEOUT_S = 30.0
 SEND_QUEUE = 10_000
+SENDER_WAIT_S = 2.0
+"""A new idempotent producer's first send waits up to a second for its producer id; a tier is ready after that."""
 HEADER_ROOM_BYTES = 4096
 """Room for headers and the tensors' own, when a payload is held against a broker's limit."""
 GOLDEN_TOLERANCE = 1e-3
@@ -150,7 +152,7 @@ def serve(
         except StoppedError:
             log.info("stopped before it was ready")
             return
-        _announce(back, ready_file, tier.name, stopping, stack)
+        _announce(back, front, ready_file, tier.name, stopping, stack)
         tier.run(back, front, executor)
         counted = ", ".join(f"{word} {n}" for word, n in sorted(tier.machine.counters.items()))
         log.info("tier %s stopped: %s", tier.name, counted or "nothing came")
@@ -253,21 +255,26 @@ def _stop_on_signal(tier: Tier, stopping: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _announce(back: Back, ready_file: Path | None, tier: str, stopping: threading.Event, stack: ExitStack) -> None:
+def _announce(
+    back: Back, front: Front | None, ready_file: Path | None, tier: str, stopping: threading.Event, stack: ExitStack
+) -> None:
     """Say that the tier is ready once it is, from a thread of its own: joining a group can take seconds."""
 
     def wait() -> None:
-        while not stopping.is_set():
-            if back.source.wait_ready(0.5):
-                log.info("tier %s ready", tier)
-                if ready_file is not None:
-                    partial_file = ready_file.with_name(ready_file.name + ".partial")
-                    partial_file.write_text(f"{os.getpid()}\n", encoding="utf-8")
-                    partial_file.replace(ready_file)
-                return
+        while not stopping.is_set() and not back.source.wait_ready(0.5):
+            pass
+        for sender in (back.sender, front.sender if front else back.sender):
+            sender.wait_ready(SENDER_WAIT_S)  # a front that is away meanwhile does not make this tier less ready
+        if stopping.is_set():
+            return
+        log.info("tier %s ready", tier)
+        if ready_file is not None:
+            partial_file = ready_file.with_name(ready_file.name + ".partial")
+            partial_file.write_text(f"{os.getpid()}\n", encoding="utf-8")
+            partial_file.replace(ready_file)
 
     thread = threading.Thread(target=wait, name="ready", daemon=True)
     thread.start()
-    stack.callback(thread.join, 2.0)
     if ready_file is not None:
         stack.callback(ready_file.unlink, missing_ok=True)
+    stack.callback(thread.join)
