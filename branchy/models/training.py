@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -79,6 +80,7 @@ def fit(model: Any, sample: TensorSpec, train: Labelled, early_stop: Labelled, h
             validation_data=stream(early_stop, sample, exits, how.batch_size),
             epochs=how.epochs,
             shuffle=False,
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar for a person, a line an epoch for a log
             callbacks=[
                 keras.callbacks.TerminateOnNaN(),
                 keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True),
