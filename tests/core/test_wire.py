@@ -3,17 +3,17 @@ import json
 import math
 import struct
 from datetime import UTC, datetime, timedelta, timezone
-from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from wire_strategies import answers, is_utf8, texts
 
 from branchy.core import wire
 from branchy.core.cascade import TensorSpec
-from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request
+from branchy.core.messages import Answer, EncodedSample, Hop, Request
 from branchy.errors import WireError
 
 STAMP = wire.Stamp("0192f0c4-0000-7000-8000-000000000000", "/branchy/test", datetime(2026, 1, 2, 3, 4, 5, 6789, UTC))
@@ -21,15 +21,7 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 READER = {"model": "own-digest", "stage": "edge", "new_id": lambda: "fallback"}
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
-names = st.text(min_size=1, max_size=20).filter(lambda n: n != "__metadata__" and _is_utf8(n))
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+names = st.text(min_size=1, max_size=20).filter(lambda n: n != "__metadata__" and is_utf8(n))
 
 
 def finite(dtype: str, **kwargs):
@@ -231,7 +223,6 @@ def test_a_missing_tensor_is_named_with_those_that_came():
 
 # --- headers and requests --------------------------------------------------------------------------------------------
 
-texts = st.text(max_size=30).filter(_is_utf8)
 ids = texts.filter(bool).filter(lambda t: len(t.encode()) <= 256)
 requests = st.builds(
     Request,
@@ -434,38 +425,6 @@ def test_any_json_is_tensors_or_a_wire_error(value):
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
-
-shares = st.floats(0, 1)
-amounts = st.floats(0, 1e9)
-hops = st.builds(
-    Hop,
-    tier=texts,
-    exit=st.none() | texts,
-    index=st.none() | st.integers(0, 2**70),
-    confidence=st.none() | shares,
-    queue_ms=amounts,
-    compute_ms=amounts,
-    total_ms=amounts,
-    bytes_up=st.integers(0, 2**70),
-)
-
-
-@st.composite
-def answers(draw):
-    status = draw(st.sampled_from(["ok", "rejected", "error"]))
-    known = {"label": draw(texts), "index": draw(st.integers(0, 2**70)), "confidence": draw(shares)}
-    return Answer(
-        request=draw(texts),
-        status=status,
-        reason=draw(st.sampled_from(get_args(Reason))),
-        tier=draw(texts),
-        model=draw(texts),
-        **(known if status == "ok" else {}),
-        probabilities=tuple(draw(st.lists(shares, max_size=4))),
-        exit=draw(st.none() | texts),
-        hops=tuple(draw(st.lists(hops, max_size=3))),
-        detail=draw(st.none() | texts),
-    )
 
 
 def answer(**changes) -> Answer:
