@@ -358,9 +358,9 @@ def _answer_from(data: dict[str, Any]) -> Answer:
         label=_optional(_text, data.get("label")),
         index=_optional(_whole, data.get("index")),
         confidence=_optional(_share, data.get("confidence")),
-        probabilities=tuple(_share(p) for p in data.get("probabilities", ())),
+        probabilities=tuple(_share(p) for p in _list(data.get("probabilities", []))),
         exit=_optional(_text, data.get("exit")),
-        hops=tuple(_hop_from(hop) for hop in data.get("hops", ())),
+        hops=tuple(_hop_from(hop) for hop in _list(data.get("hops", []))),
         detail=_optional(_text, data.get("detail")),
     )
     known = [field is not None for field in (answer.label, answer.index, answer.confidence)]
@@ -386,6 +386,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {value!r:.40}")
     value.encode()  # JSON can spell half a surrogate pair, which no header can carry on
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, got {value!r:.40}")
     return value
 
 
