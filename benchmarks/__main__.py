@@ -45,7 +45,7 @@ def _train(processes: Processes, out: Path) -> Path:
 
 
 def _own_work(own: list[own_work.OwnWork]) -> str:
-    header = ["CPU us a message", "own work, busy", "model", "librdkafka's threads", "all but these, one in flight"]
+    header = ["CPU us a message", "own work", "model", "librdkafka", "one in flight"]
     rows = [
         [one.what, f"{one.busy_us:.0f}", f"{one.model_us:.1f}", f"{one.librdkafka_us:.0f}", f"{one.alone_us:.0f}"]
         for one in own

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,29 +61,44 @@ class Bench:
         self.processes.wait_for_file(child, ready, READY_TIMEOUT_S)
         return child
 
-    def client(self, cascade: str) -> Client:
-        """A client that asks a cascade's edge, or the echo worker in its place."""
-        return Client(self.brokers, topics.requests(cascade, "edge"), topics.answers(cascade, "device"))
+    def client(self, cascade: str, tier: str = "edge") -> Client:
+        """A client that asks a tier of a cascade, or the echo worker in its place."""
+        return Client(self.brokers, topics.requests(cascade, tier), topics.answers(cascade, "device"))
 
-    def requests(self, count: int) -> list[Prepared]:
-        """Requests as a device sends them, over and over the samples that the edge is not quite sure of."""
-        samples, stamp = self._unsure_samples(), Stamper("/branchy/bench")
+    def requests(self, count: int, tier: str = "edge", budget_ms: float = wire.DEFAULT_BUDGET_MS) -> list[Prepared]:
+        """Requests as a device sends them to the edge, or the edge to the fog, over and over the same samples."""
+        stamp, uplink = Stamper("/branchy/bench"), self.bundle.spec.stage("edge").uplink
+        payloads, dtype = self._samples, None
+        if tier == "fog" and uplink is not None:
+            payloads, dtype = self._activations, uplink.dtype
+        tensor = self.bundle.spec.stage(tier).inputs[0].tensor
         out = []
         for number in range(count):
-            payload = {self.bundle.spec.stages[0].inputs[0].tensor: samples[number % len(samples)]}
-            budget_ms, trace = wire.DEFAULT_BUDGET_MS, new_traceparent()
-            request = Request(uuid7(), self.bundle.digest, "edge", budget_ms, payload, trace)
-            out.append(Prepared(*wire.encode_request(request, stamp())))
+            payload = {tensor: payloads[number % len(payloads)]}
+            request = Request(uuid7(), self.bundle.digest, tier, budget_ms, payload, new_traceparent())
+            out.append(Prepared(*wire.encode_request(request, stamp(), dtype)))
         return out
 
-    def _unsure_samples(self) -> Array:
-        edge = self.bundle.spec.stage("edge")
+    @cached_property
+    def _samples(self) -> Array:
+        """Test samples that the edge is not quite sure of."""
         test = datasets.load(self.bundle.manifest.training.dataset).test
         samples, _ = test.read(np.arange(len(test)))
-        engine = open_engine(edge, self.bundle.file(edge, "litert"), "litert", 1)
-        settings = edge.exit_settings("litert")
-        if settings is None or edge.logits is None:
+        outputs, settings = self._edge(samples), self.bundle.spec.stage("edge").exit_settings("litert")
+        if settings is None:
             raise RuntimeError("the benchmark needs a cascade whose edge has an exit")
-        verdicts = judge(engine.run(samples)[edge.logits.name], settings)
+        return samples[[verdict.confidence < UNSURE_BELOW for verdict in judge(outputs["logits"], settings)]]
+
+    @cached_property
+    def _activations(self) -> Array:
+        return self._edge(self._samples)["activation"]
+
+    def _edge(self, samples: Array) -> Mapping[str, Array]:
+        """The edge's outputs, by what they are rather than by their tensors' names."""
+        edge = self.bundle.spec.stage("edge")
+        if edge.logits is None or edge.activation is None:
+            raise RuntimeError("the benchmark needs an edge with an exit and a stage after it")
+        engine = open_engine(edge, self.bundle.file(edge, "litert"), "litert", 1)
+        outputs = engine.run(samples)
         engine.close()
-        return samples[[verdict.confidence < UNSURE_BELOW for verdict in verdicts]]
+        return {"logits": outputs[edge.logits.name], "activation": outputs[edge.activation.name]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -76,6 +76,15 @@ class Client:
             waiting.discard(_correlation(self._receive()))
             waiting.update(self._send(request) for request in islice(todo, window - len(waiting)))
         return time.perf_counter() - start
+
+    def all_at_once(self, requests: Sequence[Prepared], then: Callable[[], object]) -> None:
+        """Send everything, call `then` when the broker has it, and wait until all are answered."""
+        waiting = {self._send(request) for request in requests}
+        if self._producer.flush(PATIENCE_S):
+            raise RuntimeError(f"the broker did not take all requests on {self._topic}")
+        then()
+        while waiting:
+            waiting.discard(_correlation(self._receive()))
 
     def sample(self, request: Prepared) -> Prepared:
         """The answer to one request, as it came, less its correlation."""

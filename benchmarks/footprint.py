@@ -14,7 +14,7 @@ from benchmarks.bench import Bench
 from benchmarks.cpu import resident_mb
 
 ROOT = Path(__file__).parent.parent
-REPEATS = 7
+REPEATS = 5
 REQUESTS = 2000
 
 

@@ -4,14 +4,17 @@ Counted: all threads of the tier's process that Python started, with all they ca
 inside calls that Python makes (an upper bound), but not librdkafka's own threads. Taken off: running the stage alone,
 in batches of the size that a busy tier makes, measured in this process in the same run.
 
-The gate is on a busy tier, which always finds the next message there. One in flight, each message wakes every
-thread on its way from sleep; that is shown beside it, with an echo worker's figure, which pays for the same.
+The gate is on a busy tier: it is stopped (SIGSTOP) while its queue is filled, and measured from then until everything
+is answered. One in flight, each message wakes every thread on its way from sleep; that is shown beside it, with an
+echo worker's figure, which pays for some of the same.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -19,8 +22,9 @@ from statistics import median
 import numpy as np
 
 from benchmarks.bench import Bench
-from benchmarks.client import Prepared
-from benchmarks.cpu import cpu_time
+from benchmarks.client import Client, Prepared
+from benchmarks.cpu import CpuTime, cpu_time
+from branchy.core.wire import MAX_BUDGET_MS
 from branchy.engines import open_engine
 from branchy.runner.processes import Child
 
@@ -28,8 +32,10 @@ GATE_US = 200.0
 """Most microseconds a message."""
 
 REQUESTS = 1000
+ALONE = 300
+"""Requests that are sent one at a time in a round."""
+
 ROUNDS = 5
-IN_FLIGHT = 256
 BATCH = 32
 """What a tier puts into one batch unless told otherwise."""
 
@@ -37,82 +43,75 @@ MODEL_RUNS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a tier does with a request, and how many messages come to it for that."""
-
-    what: str
-    child: Child
-    stage: str | None
-    messages: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class OwnWork:
     """CPU microseconds a message, medians over the rounds.
 
     Attributes:
-        what: what is done with a request.
+        what: what is done with a message.
         busy_us: own work of a busy tier, what the gate is on.
-        alone_us: of its Python threads with one request in flight, model and wake-ups included.
-        model_us: taken off `busy_us`.
+        model_us: taken off it.
         librdkafka_us: of librdkafka's own threads, when busy.
+        alone_us: of all but these with one request in flight, model and wake-ups included.
     """
 
     what: str
     busy_us: float
-    alone_us: float
     model_us: float
     librdkafka_us: float
+    alone_us: float
 
 
 def measure(bench: Bench) -> list[OwnWork]:
-    """An edge that answers; an edge that sends everything up with the fog that answers it; an echo worker."""
+    """An edge that answers; an edge that sends everything up; a fog that answers; an echo worker."""
+    found = []
     sure = bench.tier("edge", "bench-sure", "--threshold", "0")
-    fog = bench.tier("fog", "bench-up", "--threshold", "0")
-    unsure = bench.tier("edge", "bench-up", "--threshold", "1")
-    found = _measure(bench, "bench-sure", Job("edge, sure: answers", sure, "edge"))
-    found += _measure(
-        bench,
-        "bench-up",
-        Job("edge, not sure: sends up, passes back", unsure, "edge", messages=2),
-        Job("fog, sure: answers", fog, "fog"),
-    )
     client = bench.client("bench-sure")
     echo = bench.echo("bench-echo", client.sample(bench.requests(1)[0]))
-    client.close()
-    found += _measure(bench, "bench-echo", Job("for comparison: echo worker", echo, None))
+    found.append(_measure(bench, client, "edge, sure", sure, "edge"))
+    fog = bench.tier("fog", "bench-up", "--threshold", "0")
+    unsure = bench.tier("edge", "bench-up", "--threshold", "1")
+    up = "edge, not sure: two messages, up and back"
+    found.append(_measure(bench, bench.client("bench-up"), up, unsure, "edge", messages=2))
+    front = bench.client("bench-up", "fog")
+    found.append(_measure(bench, front, "fog, sure", fog, "fog"))
+    found.append(_measure(bench, bench.client("bench-echo"), "echo worker", echo, None))
     bench.processes.stop(sure, unsure, fog, echo)
     return found
 
 
-def _measure(bench: Bench, cascade: str, *jobs: Job) -> list[OwnWork]:
-    client = bench.client(cascade)
-    busy = partial(client.windowed, window=IN_FLIGHT)
-    for run in (busy, client.one_in_flight):
-        run(bench.requests(REQUESTS // 2))
-    results = [(_cpu_us(bench, jobs, busy), _cpu_us(bench, jobs, client.one_in_flight)) for _ in range(ROUNDS)]
+def _measure(bench: Bench, client: Client, what: str, child: Child, stage: str | None, *, messages: int = 1) -> OwnWork:
+    pid, asked = child.popen.pid, stage or "edge"
+    requests = partial(bench.requests, REQUESTS, asked, MAX_BUDGET_MS)
+    client.one_in_flight(requests()[:ALONE])
+    busy = [_busy(client, requests(), pid) for _ in range(ROUNDS)]
+    alone = [_used(pid, partial(client.one_in_flight, requests()[:ALONE])) for _ in range(ROUNDS)]
     client.close()
-    found = []
-    for job in jobs:
-        model = model_us(bench, job.stage) / job.messages if job.stage else 0.0
-        own, librdkafka = (median(many[job.what][part] for many, _ in results) for part in (0, 1))
-        alone = median(one[job.what][0] for _, one in results)
-        found.append(OwnWork(job.what, own - model, alone, model, librdkafka))
-    return found
+    each = 1e6 / messages
+    model = model_us(bench, stage) / messages if stage else 0.0
+    return OwnWork(
+        what,
+        median(one.own_s for one in busy) * each / REQUESTS - model,
+        model,
+        median(one.librdkafka_s for one in busy) * each / REQUESTS,
+        median(one.own_s for one in alone) * each / ALONE,
+    )
 
 
-def _cpu_us(
-    bench: Bench, jobs: tuple[Job, ...], run: Callable[[list[Prepared]], object]
-) -> Mapping[str, tuple[float, float]]:
-    """By job: microseconds a message of Python's threads and of librdkafka's, while all requests are answered."""
-    requests = bench.requests(REQUESTS)
-    before = [cpu_time(job.child.popen.pid) for job in jobs]
-    run(requests)
-    used = [cpu_time(job.child.popen.pid) - start for job, start in zip(jobs, before, strict=True)]
-    return {
-        job.what: (one.own_s * 1e6 / REQUESTS / job.messages, one.librdkafka_s * 1e6 / REQUESTS / job.messages)
-        for job, one in zip(jobs, used, strict=True)
-    }
+def _busy(client: Client, requests: list[Prepared], pid: int) -> CpuTime:
+    """What a process uses to work off a queue that was filled while it was stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    before = cpu_time(pid)
+    try:
+        client.all_at_once(requests, partial(os.kill, pid, signal.SIGCONT))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return cpu_time(pid) - before
+
+
+def _used(pid: int, run: Callable[[], object]) -> CpuTime:
+    before = cpu_time(pid)
+    run()
+    return cpu_time(pid) - before
 
 
 def model_us(bench: Bench, name: str) -> float:
