@@ -11,7 +11,11 @@ from click.testing import CliRunner
 from branchy.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")) + sorted(ROOT.glob("deploy/*/README.md"))
+DOCUMENTS = [
+    path
+    for pattern in ("*.md", "*/README.md", "deploy/*/README.md", "docs/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

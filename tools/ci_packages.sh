@@ -1,9 +1,11 @@
 #!/bin/sh
-# System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka.
+# System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka, and
+# kcat, as a client that is not branchy.
 set -eu
 missing=""
 command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"
 command -v mvn >/dev/null 2>&1 || missing="$missing maven"
+command -v kcat >/dev/null 2>&1 || missing="$missing kcat"
 [ -z "$missing" ] && exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "please install:$missing" >&2
