@@ -39,6 +39,9 @@ MAX_TENSORS_HEAD_BYTES = 64 * 1024
 SCALE, OFFSET = ".scale", ".offset"
 """Suffixes of the two one-value tensors that go with a uint8 tensor: value = offset + scale * q."""
 
+ERROR_CODE, ERROR_TEXT, ERROR_TIER = "branchy-error-code", "branchy-error", "branchy-tier"
+"""Headers that a tier puts behind a dead letter's own: a stable word, a line for a person, and the tier's name."""
+
 Headers = Sequence[tuple[str, bytes]]
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

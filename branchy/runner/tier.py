@@ -82,7 +82,7 @@ class Tier:
         self._clock = clock
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
         self._stamp = Stamper(f"/branchy/{name}")
-        self._messages: dict[ev.Token, tr.Message] = {}
+        self._deliveries: dict[ev.Token, tr.Delivery] = {}
         self._unsent: deque[ev.SendAnswer | ev.DeadLetter] = deque()
         self._leaving: list[tr.Revoked] = []
         self._stopping_since: float | None = None
@@ -175,7 +175,7 @@ class Tier:
                 self._leaving.append(event)
                 if lost:
                     for token in tokens:  # no report of theirs makes the machine settle them any more
-                        self._messages.pop(token, None)
+                        self._deliveries.pop(token, None)
             case tr.LinkState(link, up, detail):
                 log.log(
                     logging.INFO if up else logging.WARNING, "%s brokers %s %s", link, "up" if up else "down", detail
@@ -206,7 +206,7 @@ class Tier:
     def _request(self, delivery: tr.Delivery) -> ev.Came | ev.Malformed:
         """What came, read and checked as far as that goes without knowing the stage."""
         message = delivery.message
-        self._messages[delivery.token] = message
+        self._deliveries[delivery.token] = delivery
         code, text = "transport", delivery.fault
         if text is None and delivery.reply_to is None:
             code, text = "reply-to", "expected a reply address, got none"
@@ -263,37 +263,43 @@ class Tier:
 
     def _try_send(self, effect: ev.SendAnswer | ev.DeadLetter) -> bool:
         if isinstance(effect, ev.DeadLetter):
-            if effect.token not in self._messages:
+            if effect.token not in self._deliveries:
                 return True  # lost while it waited for room: another replica gets it
-            return self._back.sender.send(
-                self._back.dead_letters, self._dead_letter(effect), _Tag("dead", effect.token)
-            )
+            return self._send_dead_letter(effect)
         headers, body = wire.encode_answer(effect.answer, self._stamp(), effect.traceparent)
         tag = _Tag("courtesy", None) if effect.token is None else _Tag("answer", effect.token)
         sent = self._back.sender.send(effect.reply_to, tr.Message(headers, body), tag, correlation=effect.correlation)
         if sent and effect.token is not None:
-            self._messages.pop(effect.token, None)
+            self._deliveries.pop(effect.token, None)
         return sent
 
-    def _dead_letter(self, effect: ev.DeadLetter) -> tr.Message:
-        original = self._messages[effect.token]
+    def _send_dead_letter(self, effect: ev.DeadLetter) -> bool:
+        """The message as it came and why it is there; its reply address too, for when it is sent again."""
+        delivery = self._deliveries[effect.token]
         dead = self.machine.counters["dead"]
         if dead <= DEAD_LOGGED or dead % DEAD_LOGGED == 0:
             log.warning("dead letter %d (%s): %s", dead, effect.code, effect.text)
         why = [
-            ("branchy-error-code", effect.code.encode()),
-            ("branchy-error", effect.text.encode()[:1000]),
-            ("branchy-tier", self.name.encode()),
+            (wire.ERROR_CODE, effect.code.encode()),
+            (wire.ERROR_TEXT, effect.text.encode()[:1000]),
+            (wire.ERROR_TIER, self.name.encode()),
         ]
-        return tr.Message([*original.headers, *why], original.body)
+        message = tr.Message([*delivery.message.headers, *why], delivery.message.body)
+        return self._back.sender.send(
+            self._back.dead_letters,
+            message,
+            _Tag("dead", effect.token),
+            correlation=delivery.correlation,
+            reply_to=delivery.reply_to,
+        )
 
     def _forget(self, effect: ev.Forget) -> None:
-        self._messages.pop(effect.token, None)
+        self._deliveries.pop(effect.token, None)
         if effect.superseded:
             self._back.source.settle(effect.token)
 
     def _settle(self, effect: ev.Settle) -> None:
-        self._messages.pop(effect.token, None)
+        self._deliveries.pop(effect.token, None)
         self._back.source.settle(effect.token)
 
     def _purge_front(self, effect: ev.PurgeFront) -> None:

@@ -10,7 +10,7 @@ a topic's partition or an offset.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -230,6 +230,20 @@ class Link(Protocol):
 
         Raises:
             BrokerUnavailableError: no broker answered in time.
+        """
+
+    def browse(self, name: str, timeout_s: float) -> Iterator[Delivery]:
+        """What is in a topic at this moment, each partition's oldest first.
+
+        Changes nothing: no group is joined, nothing is settled, and reading again gives the same.
+
+        Args:
+            name: the topic.
+            timeout_s: how long to wait for the brokers, each time there is nothing to hand on.
+
+        Raises:
+            TransportError: the topic is not there, or may not be read.
+            BrokerUnavailableError: the brokers did not answer in time, or stopped to on the way.
         """
 
     def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:

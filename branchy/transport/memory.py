@@ -12,7 +12,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -128,6 +128,14 @@ class MemoryBroker:
                 group.waiting.append(stored)
             self.deal(topic)
 
+    def deliveries(self, messages: Iterable[_Stored]) -> list[Delivery]:
+        """Messages as they are handed out now, each by a token of its own (for the links)."""
+        now_s = self.clock()
+        return [
+            Delivery(next(self.ids), m.message, max(0.0, now_s - m.appended_s), m.reply_to, m.correlation, m.fault)
+            for m in messages
+        ]
+
     def take_down(self, detail: str = "taken down") -> None:
         """The brokers go away: nothing is delivered, sends wait until `bring_up`, or time out (`expire`)."""
         self._set_up(False, detail)
@@ -206,13 +214,8 @@ class MemorySource:
 
     def receive(self, hand: Sequence[_Stored]) -> None:
         """Deliver messages to the sink (for the broker)."""
-        now_s = self._broker.clock()
-        deliveries = []
-        for stored in hand:
-            token = next(self._broker.ids)
-            self._open[token] = stored
-            age_s = max(0.0, now_s - stored.appended_s)
-            deliveries.append(Delivery(token, stored.message, age_s, stored.reply_to, stored.correlation, stored.fault))
+        deliveries = self._broker.deliveries(hand)
+        self._open.update({delivery.token: stored for delivery, stored in zip(deliveries, hand, strict=True)})
         for start in range(0, len(deliveries), BATCH):
             self._sink(Arrived(deliveries[start : start + BATCH]))
 
@@ -399,6 +402,13 @@ class MemoryLink:
         self._need_topic(name)
         self._watch(sink)
         return MemoryInbox(self._broker, MemoryAddress(name, replica), sink)
+
+    def browse(self, name: str, timeout_s: float) -> Iterator[Delivery]:
+        """What a topic was ever sent: memory forgets nothing."""
+        self._need_up()
+        self._need_topic(name)
+        with self._broker.lock:
+            return iter(self._broker.deliveries(self._broker.topics[name].log))
 
     def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> MemorySender:
         """A sender."""

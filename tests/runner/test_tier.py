@@ -197,7 +197,7 @@ def stuck_tier(clock=time.monotonic) -> tuple[Tier, NoRoom]:
 def test_a_dead_letter_whose_partition_is_lost_is_neither_kept_nor_sent():
     tier, back = stuck_tier()
     tier.step([Revoked(frozenset({"token"}), threading.Event(), lost=True)])
-    assert not tier._messages
+    assert not tier._deliveries
     back.room = True
     tier.step([])
     assert not back.sent

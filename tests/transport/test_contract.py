@@ -311,6 +311,37 @@ def test_an_unreadable_message_is_delivered_as_a_fault_and_the_next_one_arrives(
     assert source.unsettled() == 0
 
 
+def test_browsing_gives_what_is_there_again_and_again_and_takes_nothing_from_anyone(bench: Bench):
+    bodies = sorted(str(number) for number in range(40))
+    with closing(bench.link.replies(bench.answers, "0", Events(), 10)) as inbox:
+        address = inbox.address
+    send_all(bench, bodies, correlation=b"c", reply_to=address)
+    for _ in range(2):
+        found = list(bench.link.browse(bench.queue, 10))
+        assert sorted(texts(found)) == bodies
+        assert {(each.correlation, each.reply_to, each.fault) for each in found} == {(b"c", address, None)}
+        assert all(0.0 <= each.age_s < 60.0 for each in found)
+    events = Events()
+    bench.source(events)
+    assert sorted(texts(events.wait_deliveries(40))) == bodies
+
+
+def test_browsing_ends_where_the_topic_ended_when_it_began(bench: Bench):
+    assert list(bench.link.browse(bench.queue, 10)) == []
+    send_all(bench, ["before"])
+    found = bench.link.browse(bench.queue, 10)
+    send_all(bench, ["after"] * 20)
+    assert texts(list(found)) == ["before"]
+
+
+def test_browsing_gets_past_an_unreadable_message(bench: Bench):
+    bench.harness.put_unreadable(bench.queue)
+    send_all(bench, [str(number) for number in range(40)])
+    found = list(bench.link.browse(bench.queue, 10))
+    assert [bool(each.fault) for each in found].count(True) == 1
+    assert sorted(texts(found)) == ["", *sorted(str(number) for number in range(40))]
+
+
 def test_a_reply_address_that_is_not_there_is_a_fault(bench: Bench):
     events = Events()
     bench.source(events)
@@ -334,6 +365,8 @@ def test_sending_to_a_topic_that_is_not_there_fails_for_good(bench: Bench):
 def test_opening_what_was_not_prepared_is_an_error(bench: Bench):
     with pytest.raises(TransportError, match="prepare it first"):
         bench.link.replies(f"{fresh_name()}.answers", "0", Events(), 5)
+    with pytest.raises(TransportError, match="prepare it first"):
+        bench.link.browse(f"{fresh_name()}.dead", 5)
 
 
 def test_everything_may_be_closed_twice(bench: Bench):

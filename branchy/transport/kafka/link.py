@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from branchy.config import LinkSettings
-from branchy.transport.base import Capabilities, ReplyInbox, RequestSource, Sender, Sink
+from branchy.transport.base import Capabilities, Delivery, ReplyInbox, RequestSource, Sender, Sink
 from branchy.transport.kafka.addresses import KafkaAddress
+from branchy.transport.kafka.browse import browse
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.replies import KafkaInbox
 from branchy.transport.kafka.sender import KafkaSender
@@ -75,6 +76,11 @@ class KafkaLink:
         self._cluster.connect(timeout_s)
         self._cluster.watch.add(sink)
         return KafkaInbox(self._cluster, name, replica, sink, timeout_s)
+
+    def browse(self, name: str, timeout_s: float) -> Iterator[Delivery]:
+        """Every partition up to the end that it has now; ages are by this machine's clock."""
+        self._cluster.connect(timeout_s)
+        return browse(self._cluster, name, timeout_s)
 
     def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:
         """A producer of its own."""

@@ -112,7 +112,7 @@ class MachineWatch:
         name, tier = self._process.name, self._process.tier
         require(not self._held, "left over", "%s still holds %s", name, list(self._held))
         require(self._machine.idle, "left over", "%s is not idle", name)
-        require(not tier._messages, "left over", "%s keeps messages of %s", name, list(tier._messages))
+        require(not tier._deliveries, "left over", "%s keeps messages of %s", name, list(tier._deliveries))
         require(not self._machine.pending, "left over", "%s has %d pending", name, self._machine.pending)
         require(not self._machine.waiting, "left over", "%s has %d waiting", name, self._machine.waiting)
 

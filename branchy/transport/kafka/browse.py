@@ -1,0 +1,110 @@
+"""Reading a topic from its beginning to its end, by `assign`: no group, no commit, nothing changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
+
+from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.transport.base import Delivery, Message
+from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
+from branchy.transport.kafka.cluster import Cluster
+from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
+from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.topics import NOT_ALLOWED
+
+POLL_S = 0.1
+
+
+def browse(cluster: Cluster, topic: str, timeout_s: float) -> Iterator[Delivery]:
+    """See `Link.browse`; the topic and its ends are looked up at once, messages are fetched as they are asked for.
+
+    Args:
+        cluster: connected.
+        topic: its name.
+        timeout_s: how long to wait, each time nothing comes.
+    """
+    count = cluster.partitions(topic)
+    if count == 0:
+        raise TransportError(f"expected a topic that is there, got {topic}; prepare it first")
+    group = {"group.id": f"branchy-browse-{topic}"}  # librdkafka wants one; nothing ever joins it
+    # The end is told as an event: the last offsets may hold no message (a transaction's marker).
+    at_end = {"enable.partition.eof": True}
+    extra = EMBEDDED_CONSUMER if cluster.embedded else {}
+    consumer = cluster.client(Consumer, CONSUMER, group, at_end, extra)
+    try:
+        ends = _assign(consumer, topic, count, timeout_s)
+    except KafkaException as error:
+        consumer.close()
+        raise cluster.unavailable(error, timeout_s) from None
+    return _read(cluster, consumer, ends, timeout_s)
+
+
+def _assign(consumer: Any, topic: str, count: int, timeout_s: float) -> dict[int, int]:
+    """Start at each partition's low watermark; returns the high ones of those that hold something."""
+    starts, ends = [], {}
+    for partition in range(count):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+        if low < high:
+            starts.append(TopicPartition(topic, partition, low))
+            ends[partition] = int(high)
+    consumer.assign(starts)
+    return ends
+
+
+def _read(cluster: Cluster, consumer: Any, ends: dict[int, int], timeout_s: float) -> Iterator[Delivery]:
+    """Hand on what lies before the ends, then close the consumer."""
+    fetcher = Fetcher(consumer, cluster.name)
+    give_up_s = time.monotonic() + timeout_s
+    try:
+        while ends:
+            message = fetcher.first(POLL_S)
+            if message is None:
+                if time.monotonic() > give_up_s:
+                    raise BrokerUnavailableError(f"{cluster.name}: the brokers sent nothing more for {timeout_s:g} s")
+                continue
+            offset = _offset(message, fetcher)
+            if offset is None:
+                continue
+            end = ends.get(message.partition(), 0)
+            if offset + 1 >= end:
+                ends.pop(message.partition(), None)
+            if offset < end and not _is_end(message):
+                yield _delivery(cluster, message, offset)
+            give_up_s = time.monotonic() + timeout_s
+    finally:
+        consumer.close()
+
+
+def _is_end(message: Any) -> bool:
+    return message.error() is not None and message.error().code() == KafkaError._PARTITION_EOF
+
+
+def _offset(message: Any, fetcher: Fetcher) -> int | None:
+    """Where this message lies; None for an error that is not of one."""
+    error = message.error()
+    if error is None or _is_end(message):
+        return int(message.offset())
+    if error.code() in NOT_ALLOWED:
+        raise TransportError(f"{message.topic()}: the brokers do not allow it: {error.str()}")
+    return fetcher.skip(message)
+
+
+def _delivery(cluster: Cluster, message: Any, offset: int) -> Delivery:
+    token = KafkaToken(Assignment(message.topic(), message.partition(), 0), offset)
+    kind, timestamp_ms = message.timestamp()
+    age_s = 0.0 if kind == TIMESTAMP_NOT_AVAILABLE else max(0.0, time.time() - timestamp_ms / 1000)
+    if message.error() is not None:
+        return Delivery(token, Message((), b""), age_s, None, None, f"cannot be read: {message.error().str()}")
+    try:
+        headers = message.headers() or ()
+    except UnicodeDecodeError:
+        return Delivery(token, Message((), b""), age_s, None, None, "a header's name is not UTF-8")
+    envelope = open_envelope(headers, cluster.complaint)
+    body = message.value() or b""
+    return Delivery(
+        token, Message(envelope.headers, body), age_s, envelope.reply_to, envelope.correlation, envelope.fault
+    )
