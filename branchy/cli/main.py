@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "Tables and plots from one or several CSVs.",
     "broker": "Run a broker on this machine.",
     "topics": "Create a cascade's topics on the brokers.",
+    "dlq": "Show a tier's dead letters, and send them again.",
     "demo": "Train, serve and measure on this machine in one go.",
 }
 """Each command and its line in `branchy --help`; module `branchy.cli.NAME` defines `command`."""

@@ -1,9 +1,9 @@
-"""A cascade of toy tiers over the memory transport, each in a thread, and a client that talks to it."""
+"""A cascade of toy tiers, each in a thread, and a client that talks to it: over the memory transport, or any."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from branchy.core.tier_model import TierLimits
 from branchy.errors import DatasetError
 from branchy.runner.executor import Executor
 from branchy.runner.tier import Back, Front, Tier
-from branchy.transport.base import Message
+from branchy.transport.base import Link, Message
 from branchy.transport.memory import MemoryBroker
 
 CASCADE = "toy"
@@ -82,14 +82,14 @@ class RunningTier:
         self.stop()
 
 
-class MemoryCascade(Client):
-    """Brokers, tiers and a client of them."""
+class ToyCascade(Client):
+    """Tiers and a client of them, each with links of its own."""
 
-    def __init__(self) -> None:
-        self.broker = MemoryBroker()
+    def __init__(self, link: Callable[[str], Link], cascade: str) -> None:
+        self.open_link = link
         self.tiers: list[RunningTier] = []
         self.hold, self.computing = threading.Event(), threading.Event()
-        super().__init__(self.broker.link("client"), CASCADE, NAMES, DIGEST)
+        super().__init__(link("client"), cascade, NAMES, DIGEST)
 
     def start(self, name: str, limits: TierLimits | None = None, replica: str = "0") -> RunningTier:
         ordinal = NAMES.index(name)
@@ -98,18 +98,22 @@ class MemoryCascade(Client):
         spec = stage(name, before, after)
         tier = Tier(name, [model_of((spec,))], limits or TierLimits())
         stack = ExitStack()
-        link = self.broker.link("back")
-        source = link.requests(topics.requests(CASCADE, name), name, tier.sink)
+        link = self.open_link("back")
+        stack.callback(link.close)
+        source = link.requests(topics.requests(self.cascade, name), name, tier.sink)
         stack.callback(source.close)
         sender = link.sender(tier.sink, message_timeout_s=30.0, queue_limit=1000)
-        back = Back(source, sender, link.queue(topics.dead_letters(CASCADE, name)))
+        stack.callback(sender.close)
+        back = Back(source, sender, link.queue(topics.dead_letters(self.cascade, name)))
         front = None
         if after:
-            up = self.broker.link("front")
-            replies = up.replies(topics.answers(CASCADE, name), replica, tier.sink, 1.0)
+            up = self.open_link("front")
+            stack.callback(up.close)
+            replies = up.replies(topics.answers(self.cascade, name), replica, tier.sink, 1.0)
             stack.callback(replies.close)
             up_sender = up.sender(tier.sink, message_timeout_s=30.0, queue_limit=1000)
-            front = Front(up_sender, replies, up.queue(topics.requests(CASCADE, after)))
+            stack.callback(up_sender.close)
+            front = Front(up_sender, replies, up.queue(topics.requests(self.cascade, after)))
         engine = ToyEngine(spec, ordinal, self.hold, self.computing)
         executor = Executor({(DIGEST, name): engine}, no_images, tier.sink)
         stack.callback(executor.close)
@@ -119,12 +123,20 @@ class MemoryCascade(Client):
         self.tiers.append(running)
         return running
 
-    def dead(self, name: str) -> list[Message]:
-        return self.broker.messages(topics.dead_letters(CASCADE, name))
-
     def close(self) -> None:
         self.hold.set()
         for running in self.tiers:
             if running.thread.is_alive():
                 running.stop()
         super().close()
+
+
+class MemoryCascade(ToyCascade):
+    """On brokers in memory."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        super().__init__(self.broker.link, CASCADE)
+
+    def dead(self, name: str) -> list[Message]:
+        return self.broker.messages(topics.dead_letters(CASCADE, name))
