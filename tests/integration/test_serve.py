@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import itertools
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
 import toy_bundle as toy
 from client import Client
 from commands import Command
+from serving_stand import Stand, one_sample
 
 from branchy.config import LinkSettings
 from branchy.core.messages import EncodedSample
@@ -22,42 +21,12 @@ from branchy.transport.base import Message
 from branchy.transport.kafka import KafkaLink
 
 HEAVY = {"tensorflow", "keras", "pandas", "kubernetes", "matplotlib", "sklearn"}
-names = itertools.count()
-
-
-class Stand:
-    """Tiers of the toy bundle in processes, a client, and a cascade name of its own."""
-
-    def __init__(self, folder: Path, brokers: str, bundle, stack: ExitStack) -> None:
-        self.folder, self.brokers, self.bundle, self.stack = folder, brokers, bundle, stack
-        self.cascade = f"serve{next(names)}"
-        link = KafkaLink(LinkSettings(brokers=brokers), "client")
-        self.client = Client(link, self.cascade, ("edge", "hall"), bundle.digest)
-        stack.callback(self.client.close)
-
-    def serve(self, tier: str, *flags: object, ready: bool = True) -> Command:
-        ready_file = self.folder / f"{tier}-{next(names)}.ready"
-        where = ("--cascade", self.cascade, "--back", self.brokers, "--ready-file", ready_file)
-        command = Command(self.folder, "serve", "--bundle", self.bundle.path, "--tier", tier, *where, *flags)
-        self.stack.enter_context(command)
-        if ready:
-            command.wait_for(ready_file)
-        return command
 
 
 @pytest.fixture
 def stand(tmp_path, embedded_broker, toy_bundle) -> Iterator[Stand]:
     with ExitStack() as stack:
         yield Stand(tmp_path, embedded_broker.brokers, toy_bundle, stack)
-
-
-def one_sample(sure: bool) -> np.ndarray:
-    """A sample that the edge's exit is, or is not, sure of."""
-    from branchy.core.policies import probabilities
-
-    samples = toy.samples(100)
-    confidence = probabilities(toy.edge_logits(samples), 2.0).max(axis=-1)
-    return samples[confidence.argmax() if sure else confidence.argmin()]
 
 
 def test_a_tier_answers_falls_back_and_rejects_without_loading_tensorflow_or_pandas(stand):
