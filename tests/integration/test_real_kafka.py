@@ -55,8 +55,10 @@ def serve_two_replicas(stand: Stand) -> tuple[Command, Command, Command]:
     """Two replicas of the first tier, each with its half of the partitions, and the tier above them."""
     above = stand.serve("hall,cloud", ready=False)
     first, second = (stand.serve("edge", "--replica", number, ready=False) for number in (0, 1))
+    for replica in (first, second):
+        replica.wait_for_log("tier edge ready")
+    above.wait_for_log("tier hall ready")
     wait_for_shares(stand, "edge", [PARTITIONS // 2] * 2)
-    wait_for_shares(stand, "hall", [PARTITIONS])
     return first, second, above
 
 
@@ -120,9 +122,9 @@ def came(replica: Command) -> int:
 
 
 def test_a_cascade_answers_through_all_tiers_and_its_hops_are_true(stand):
-    stand.serve("hall,cloud", ready=False)
+    above = stand.serve("hall,cloud", ready=False)
     stand.serve("edge")
-    wait_for_shares(stand, "hall", [PARTITIONS])
+    above.wait_for_log("tier hall ready")
     device = open_device(stand, deadline_ms=20_000)
     batch = SAMPLES[:60]
     edge, cloud = (probabilities(logits(batch), 2.0) for logits in LOGITS.values())
