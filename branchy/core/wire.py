@@ -299,16 +299,24 @@ def _decode_json(body: bytes) -> dict[str, Array]:
     out: dict[str, Array] = {}
     for name, value in data.items():
         try:
-            array = np.asarray(value)
-        except (ValueError, OverflowError) as error:
+            out[name] = _from_lists(value)
+        except (ValueError, TypeError, OverflowError) as error:
             raise WireError("body", f"tensor {name!r}: expected a regular nested list of numbers: {error}") from None
-        if array.dtype.kind not in "iuf":
-            raise WireError("body", f"tensor {name!r}: expected a regular nested list of numbers")
-        is_byte = array.dtype.kind in "iu" and array.size > 0 and array.min() >= 0 and array.max() <= 255
-        with np.errstate(over="ignore"):
-            out[name] = array.astype(np.uint8 if is_byte else np.float32)
         _check_values(name, out[name])
     return out
+
+
+def _from_lists(value: object) -> Array:
+    # As objects first: left to itself, NumPy makes room for the longest string at each place, 10,000 times the message.
+    kinds = {type(each) for each in np.asarray(value, dtype=object).ravel().tolist()}
+    if not kinds <= {int, float}:
+        raise TypeError(f"got {', '.join(sorted(kind.__name__ for kind in kinds - {int, float}))}")
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise OverflowError("got a whole number of more than 64 bits")
+    is_byte = array.dtype.kind in "iu" and array.size > 0 and array.min() >= 0 and array.max() <= 255
+    with np.errstate(over="ignore"):
+        return cast(Array, array.astype(np.uint8 if is_byte else np.float32))
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
