@@ -67,11 +67,11 @@ def _read(cluster: Cluster, consumer: Any, ends: dict[int, int], timeout_s: floa
                     raise BrokerUnavailableError(f"{cluster.name}: the brokers sent nothing more for {timeout_s:g} s")
                 continue
             offset = _offset(message, fetcher)
-            if offset is None:
+            if offset is None or message.partition() not in ends:
                 continue
-            end = ends.get(message.partition(), 0)
+            end = ends[message.partition()]
             if offset + 1 >= end:
-                ends.pop(message.partition(), None)
+                del ends[message.partition()]
             if offset < end and not _is_end(message):
                 yield _delivery(cluster, message, offset)
             give_up_s = time.monotonic() + timeout_s
