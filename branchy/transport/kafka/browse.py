@@ -15,6 +15,7 @@ from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
 from branchy.transport.kafka.fetch import Fetcher
 from branchy.transport.kafka.topics import NOT_ALLOWED
+from branchy.transport.kafka.watermarks import watermarks
 
 POLL_S = 0.1
 
@@ -47,10 +48,10 @@ def _assign(consumer: Any, topic: str, count: int, timeout_s: float) -> dict[int
     """Start at each partition's low watermark; returns the high ones of those that hold something."""
     starts, ends = [], {}
     for partition in range(count):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+        low, high = watermarks(consumer, topic, partition, timeout_s)
         if low < high:
             starts.append(TopicPartition(topic, partition, low))
-            ends[partition] = int(high)
+            ends[partition] = high
     consumer.assign(starts)
     return ends
 

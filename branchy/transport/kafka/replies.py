@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import zlib
 from typing import Any
 
@@ -16,12 +15,11 @@ from branchy.transport.kafka.addresses import KafkaAddress, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
 from branchy.transport.kafka.fetch import Fetcher
-from branchy.transport.kafka.topics import NOT_ALLOWED
+from branchy.transport.kafka.watermarks import watermarks
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
-RETRY_S = 0.05
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -37,14 +35,16 @@ class KafkaInbox:
         count = cluster.partitions(topic)
         if count == 0:
             raise TransportError(f"expected a topic that is there, got {topic}; prepare it first")
-        self._address = KafkaAddress(topic, reply_partition(replica, count))
+        partition = reply_partition(replica, count)
+        self._address = KafkaAddress(topic, partition)
         self._sink = sink
         extra = EMBEDDED_CONSUMER if cluster.embedded else {}
         group = {"group.id": f"branchy-replies-{topic}-{replica}"}  # librdkafka wants one; nothing ever joins it
         self._consumer = cluster.client(Consumer, CONSUMER, group, extra)
         try:
             # Not OFFSET_END: that is looked up later, and answers sent before it are lost.
-            self._consumer.assign([TopicPartition(*self._address, _end(self._consumer, self._address, timeout_s))])
+            _, end = watermarks(self._consumer, topic, partition, timeout_s)
+            self._consumer.assign([TopicPartition(topic, partition, end)])
         except KafkaException as error:
             self._consumer.close()
             raise cluster.unavailable(error, timeout_s) from None
@@ -81,16 +81,3 @@ class KafkaInbox:
             return  # nothing of ours: who sent it waits for no word
         envelope = open_envelope(headers, lambda _: None)
         self._sink(Replied(envelope.correlation, Message(envelope.headers, message.value() or b"")))
-
-
-def _end(consumer: Any, address: KafkaAddress, timeout_s: float) -> int:
-    """The high watermark; a new topic's leader may not know yet that it is one, so ask again."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        left_s = max(0.1, deadline_s - time.monotonic())
-        try:
-            return int(consumer.get_watermark_offsets(TopicPartition(*address), timeout=left_s)[1])
-        except KafkaException as error:
-            if error.args[0].code() in NOT_ALLOWED or time.monotonic() > deadline_s:
-                raise
-            time.sleep(RETRY_S)
