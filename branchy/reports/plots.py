@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -175,11 +175,11 @@ def _colours(tier: pd.Series[str]) -> dict[str, str]:
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(tier.cat.categories)}
 
 
-def _share_within(axes: Axes, seconds: pd.Series[float], **look: object) -> None:
+def _share_within(axes: Axes, seconds: pd.Series[float], **look: Any) -> None:
     """The share, in %, of the values that are not above a time in ms: at most a thousand steps."""
     values = np.sort(1e3 * seconds.to_numpy(dtype=np.float64))
     ends = np.unique(np.linspace(0, len(values) - 1, min(len(values), 1000)).astype(int))
-    axes.step(values[ends], 100 * (ends + 1) / len(values), where="post", **look)  # type: ignore[arg-type]
+    axes.step(values[ends], 100 * (ends + 1) / len(values), where="post", **look)
 
 
 def _figure(width_in: float, height_in: float) -> Figure:
@@ -191,10 +191,10 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def _plain(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(color=FAINT)
     axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=FAINT, linewidth=0.6)  # type: ignore[arg-type]
+    axes.grid(axis=grid, color=FAINT, linewidth=0.6)
