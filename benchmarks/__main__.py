@@ -32,7 +32,7 @@ def main() -> int:
         print(f"\n{_own_work(own)}")
         print(f"\n{_against_echo(against_echo.measure(bench))}")
         print(f"\n{_footprint(footprint.measure(bench))}")
-    worst_us = max(one.busy_us for one in own)
+    worst_us = max(one.worst_us for one in own)
     print(f"\nOwn work: {worst_us:.0f} us a message at most; the gate is {own_work.GATE_US:.0f}.")
     return int(worst_us > own_work.GATE_US)
 
@@ -45,9 +45,16 @@ def _train(processes: Processes, out: Path) -> Path:
 
 
 def _own_work(own: list[own_work.OwnWork]) -> str:
-    header = ["CPU us a message", "own work", "model", "librdkafka", "one in flight"]
+    header = ["CPU us a message", "queue filled", "256 in flight", "1 in flight", "model", "librdkafka"]
     rows = [
-        [one.what, f"{one.busy_us:.0f}", f"{one.model_us:.1f}", f"{one.librdkafka_us:.0f}", f"{one.alone_us:.0f}"]
+        [
+            one.what,
+            f"{one.filled_us:.0f}",
+            f"{one.in_flight_us:.0f}",
+            f"{one.alone_us:.0f}",
+            f"{one.model_us:.1f}",
+            f"{one.librdkafka_us:.0f}",
+        ]
         for one in own
     ]
     return text_table(header, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 
@@ -37,19 +38,20 @@ class RoundTrips:
     """Running estimate of the front's round trip, over the last `keep` answers; late ones count too."""
 
     def __init__(self, keep: int = 128, minimum: int = 5) -> None:
-        self._seconds: deque[float] = deque(maxlen=keep)
-        self._sorted: list[float] | None = None
+        self._seconds: deque[float] = deque()
+        self._sorted: list[float] = []
+        self._keep = keep
         self._minimum = minimum
 
     def observe(self, seconds: float) -> None:
         """One answer came `seconds` after its request went up."""
+        if len(self._seconds) == self._keep:
+            del self._sorted[bisect_left(self._sorted, self._seconds.popleft())]
         self._seconds.append(seconds)
-        self._sorted = None
+        insort(self._sorted, seconds)
 
     def quantile(self, q: float) -> float | None:
         """Nearest-rank quantile in seconds; None before there are enough answers to tell."""
         if len(self._seconds) < self._minimum:
             return None
-        if self._sorted is None:
-            self._sorted = sorted(self._seconds)
         return self._sorted[max(math.ceil(q * len(self._sorted)), 1) - 1]

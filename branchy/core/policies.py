@@ -83,7 +83,5 @@ def judge(logits: Array, settings: ExitSettings) -> list[Verdict]:
     """
     probs = probabilities(logits, settings.temperature)
     sure = is_sure(score(probs, settings.policy), settings)
-    index = probs.argmax(axis=-1)
-    return [
-        Verdict(int(i), float(p[i]), tuple(p.tolist()), bool(s)) for i, p, s in zip(index, probs, sure, strict=True)
-    ]
+    rows = zip(probs.argmax(axis=-1).tolist(), probs.tolist(), sure.tolist(), strict=True)
+    return [Verdict(index, row[index], tuple(row), is_) for index, row, is_ in rows]

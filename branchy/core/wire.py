@@ -6,7 +6,6 @@ The reply headers (`kafka_correlationId`, `kafka_replyTopic`, ...) belong to the
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
+import pydantic_core
 import safetensors
 import safetensors.numpy
 
@@ -44,10 +44,10 @@ ERROR_CODE, ERROR_TEXT, ERROR_TIER = "branchy-error-code", "branchy-error", "bra
 
 Headers = Sequence[tuple[str, bytes]]
 
-_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
 T = TypeVar("T")
 _DTYPES = get_args(DType)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_TRAVELS = frozenset(np.dtype(name) for name in _DTYPES)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -89,8 +89,9 @@ def encode_tensors(tensors: Mapping[str, Array], dtype: DType | None = None) -> 
 def _quantise(name: str, array: Array) -> dict[str, Array]:
     with np.errstate(over="ignore"):
         values = np.asarray(array, dtype=np.float32, order="C")
-    _check_values(name, values)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not math.isfinite(low) or not math.isfinite(high):  # NaN anywhere makes both NaN
+        raise _not_finite(name)
     scale = np.float32((high - low) / 255.0)  # what travels; 0 where all values are (all but) the same
     # In float64: the range of a float32 array can be wider than float32 itself.
     q = np.rint((values - np.float64(low)) / np.float64(scale or 1.0))
@@ -102,10 +103,14 @@ def _quantise(name: str, array: Array) -> dict[str, Array]:
 
 
 def _check_values(name: str, array: Array) -> None:
-    if array.dtype.name not in _DTYPES:
+    if array.dtype not in _TRAVELS and array.dtype.name not in _DTYPES:  # a foreign byte order travels too
         raise WireError("dtype", f"tensor {name!r}: expected {', '.join(_DTYPES)}, got {array.dtype}")
     if array.dtype != np.uint8 and not np.isfinite(cast(Any, array)).all():
-        raise WireError("not-finite", f"tensor {name!r} holds NaN or infinite values")
+        raise _not_finite(name)
+
+
+def _not_finite(name: str) -> WireError:
+    return WireError("not-finite", f"tensor {name!r} holds NaN or infinite values")
 
 
 def decode_tensors(body: bytes) -> dict[str, Array]:
@@ -123,24 +128,35 @@ def decode_tensors(body: bytes) -> dict[str, Array]:
         raw: dict[str, Array] = safetensors.numpy.load(body)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise WireError("body", f"expected a safetensors body, got {len(body)} bytes that are not: {error}") from None
-    for name, array in raw.items():
-        _check_values(name, array)
+    if len(raw) == 1:  # a tensor as it is: no scale and offset beside it
+        for name, array in raw.items():
+            _check_values(name, array)
+        return raw
     affine = {n for n in raw if raw[n].dtype == np.uint8 and (n + SCALE in raw or n + OFFSET in raw)}
     settings = {n + suffix for n in affine for suffix in (SCALE, OFFSET)}
+    for name in raw.keys() - affine - settings:
+        _check_values(name, raw[name])
     return {n: _dequantise(n, raw) if n in affine else raw[n] for n in raw if n not in settings}
 
 
 def _dequantise(name: str, raw: Mapping[str, Array]) -> Array:
-    for needed in (name + SCALE, name + OFFSET):
-        if needed not in raw:
-            raise WireError("tensor", f"tensor {name!r}: expected {needed!r} with it, got none")
-        if raw[needed].size != 1:
-            raise WireError("shape", f"tensor {needed!r}: expected one value, got shape {raw[needed].shape}")
-    scale, offset = (float(raw[name + suffix].flat[0]) for suffix in (SCALE, OFFSET))
-    with np.errstate(over="ignore"):
+    scale, offset = _setting(name + SCALE, name, raw), _setting(name + OFFSET, name, raw)
+    if abs(offset) + 255 * abs(scale) < _FLOAT32_MAX:
+        return cast(Array, (offset + scale * raw[name].astype(np.float64)).astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
         out = np.asarray(offset + scale * raw[name].astype(np.float64), dtype=np.float32)
     _check_values(name, out)
     return out
+
+
+def _setting(needed: str, name: str, raw: Mapping[str, Array]) -> float:
+    if needed not in raw:
+        raise WireError("tensor", f"tensor {name!r}: expected {needed!r} with it, got none")
+    if raw[needed].dtype not in _TRAVELS:
+        _check_values(needed, raw[needed])
+    if raw[needed].size != 1:
+        raise WireError("shape", f"tensor {needed!r}: expected one value, got shape {raw[needed].shape}")
+    return float(raw[needed].item())
 
 
 def check_tensor(payload: Mapping[str, Array], name: str, spec: TensorSpec) -> Array:
@@ -189,15 +205,14 @@ def _read_headers(headers: Headers) -> dict[str, str]:
     out: dict[str, str] = {}
     total = 0
     for name, value in headers:
-        raw = value or b""
-        total += len(name) + len(raw)
-        if total > MAX_HEADER_BYTES:
-            raise WireError("headers", f"expected at most {MAX_HEADER_BYTES} bytes of headers")
-        if name.startswith(("ce_", "branchy-", "content-type", "traceparent")):
+        total += len(name) + len(value or b"")
+        if name not in out and name.startswith(("ce_", "branchy-", "content-type", "traceparent")):
             try:
-                out.setdefault(name, raw.decode("utf-8"))
+                out[name] = (value or b"").decode("utf-8")
             except UnicodeDecodeError:
                 raise WireError("headers", f"header {name!r} is not UTF-8") from None
+    if total > MAX_HEADER_BYTES:
+        raise WireError("headers", f"expected at most {MAX_HEADER_BYTES} bytes of headers")
     return out
 
 
@@ -291,7 +306,7 @@ def _read_budget(text: str | None) -> float:
 def _decode_json(body: bytes) -> dict[str, Array]:
     """`{"sample": [[...], ...]}`: tensors by name as nested lists; whole numbers 0..255 become uint8."""
     try:
-        data = json.loads(body)
+        data = pydantic_core.from_json(body)
     except (ValueError, RecursionError) as error:
         raise WireError("body", f"expected JSON, got {len(body)} bytes that are not: {error}") from None
     if not isinstance(data, dict) or not data:
@@ -330,13 +345,7 @@ def encode_answer(
     headers += [("branchy-request", answer.request.encode()), ("branchy-model", answer.model.encode())]
     if traceparent:
         headers.append(("traceparent", traceparent.encode()))
-    fields = _fields(answer) | {"hops": [_fields(hop) for hop in answer.hops]}
-    return headers, _to_json(fields).encode()
-
-
-def _fields(record: Answer | Hop) -> dict[str, Any]:
-    """The fields of a record; `dataclasses.asdict` takes five times as long."""
-    return {name: getattr(record, name) for name in record.__slots__}
+    return headers, pydantic_core.to_json(answer)
 
 
 def decode_answer(headers: Headers, body: bytes) -> Answer:
@@ -351,7 +360,7 @@ def decode_answer(headers: Headers, body: bytes) -> Answer:
     if len(body) > MAX_BODY_BYTES:
         raise WireError("size", f"expected at most {MAX_BODY_BYTES} bytes, got {len(body)}")
     try:
-        data = json.loads(body)
+        data = pydantic_core.from_json(body)
         return _answer_from(data)
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError) as error:
         raise WireError("body", f"expected an answer as JSON: {error!r:.200}") from None

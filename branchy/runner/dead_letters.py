@@ -252,9 +252,13 @@ class _Sending:
     def __init__(self, tier: _TierTopics) -> None:
         self._to = tier.link.queue(tier.queue)
         self._events: SimpleQueue[TransportEvent] = SimpleQueue()
-        self._sender = tier.link.sender(self._events.put, message_timeout_s=MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
+        self._sender = tier.link.sender(self._take, message_timeout_s=MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
         self._queued = self._reported = 0
         self._errors: list[str] = []
+
+    def _take(self, *events: TransportEvent) -> None:
+        for event in events:
+            self._events.put(event)
 
     def send(self, delivery: Delivery) -> None:
         """Send one again as it first came, after as many reports as its room in the queue takes."""

@@ -96,9 +96,9 @@ class Device:
                 "a message with headers; raise its max.message.bytes"
             )
         self._queue = link.queue(queue)
-        self._replies = link.replies(inbox, settings.replica, self._inbox.put, settings.connect_timeout_s)
+        self._replies = link.replies(inbox, settings.replica, self._put, settings.connect_timeout_s)
         stack.callback(self._replies.close)
-        self._sender = link.sender(self._inbox.put, message_timeout_s=timeout_s, queue_limit=2 * MAX_IN_FLIGHT)
+        self._sender = link.sender(self._put, message_timeout_s=timeout_s, queue_limit=2 * MAX_IN_FLIGHT)
         stack.callback(self._sender.close)
         self._sender.wait_ready(SENDER_WAIT_S)
 
@@ -245,6 +245,10 @@ class Device:
                 self._futures.clear()
             for future in left:
                 future.set_exception(NoAnswerError("the device was closed before an answer came"))
+
+    def _put(self, *events: tr.TransportEvent) -> None:
+        for event in events:
+            self._inbox.put(event)
 
     def _next_outcomes(self) -> list[Outcome]:
         """Wait for something to come, or for the oldest request's time to be over."""

@@ -6,7 +6,6 @@ import os
 import random
 import time
 from datetime import UTC, datetime
-from uuid import UUID
 
 from branchy.core.wire import Stamp
 
@@ -26,7 +25,8 @@ def uuid7() -> str:
     milliseconds, rest_ns = divmod(time.time_ns(), _NS_IN_MS)
     fraction = (rest_ns << 12) // _NS_IN_MS
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | _random.getrandbits(62)
-    return str(UUID(int=value))
+    text = f"{value:032x}"  # what str(UUID(int=value)) gives, in a third of the time
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def new_traceparent() -> str:

@@ -1,10 +1,18 @@
-"""A tier at work: one thread that takes events from every side, asks the machine, and does what it says."""
+"""A tier at work: takes events from every side, one at a time, asks the machine, and does what it says.
+
+Whoever brings an event works it off (a transport's thread, the executor's), unless another thread is at it,
+which then takes this one too. So a lone request wakes no thread but those that a broker or the model wakes;
+handing each event to a thread of the tier's own cost more than everything else that a tier does.
+The thread in `run` sleeps until something is due.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +35,8 @@ DRAIN_S = 10.0
 """How long a tier that is told to stop waits for its last acknowledgements."""
 LOOK_AGAIN_S = 0.05
 """How often a full send queue is tried again."""
+TURNS = 4
+"""Most turns in a row of a thread that brought an event: it has work of its own, such as running the model."""
 DEAD_LOGGED = 100
 """So many dead letters are logged one by one, then each so-many-th: a flood of garbage must not flood the log."""
 
@@ -80,7 +90,12 @@ class Tier:
         self.machine = TierMachine(name, models, limits, correlation_prefix=os.urandom(8))
         self._model = models[0]
         self._clock = clock
-        self._inbox: SimpleQueue[_Event] = SimpleQueue()
+        self._inbox: deque[_Event] = deque()
+        self._turn = threading.Lock()  # held until `run` begins, and by the thread that takes a step
+        self._turn.acquire()
+        self._alarm: SimpleQueue[None] = SimpleQueue()  # unlike an event, it may be set by a signal handler
+        self._awake_at = 0.0
+        self._error: BaseException | None = None
         self._stamp = Stamper(f"/branchy/{name}")
         self._deliveries: dict[ev.Token, tr.Delivery] = {}
         self._unsent: deque[ev.SendAnswer | ev.DeadLetter] = deque()
@@ -98,22 +113,60 @@ class Tier:
             ev.PurgeFront: self._purge_front,
         }
 
-    def sink(self, event: tr.TransportEvent | ev.Computed) -> None:
-        """Take an event of a transport or the executor, from any thread; never blocks."""
-        self._inbox.put(event)
+    def sink(self, *events: tr.TransportEvent | ev.Computed) -> None:
+        """Take events of a transport or the executor, from any thread; never waits for another."""
+        self._inbox.extend(events)
+        for _ in range(TURNS):
+            if not self._inbox or not self._turn.acquire(blocking=False):
+                return  # who is at it looks again once it is through
+            try:
+                self._take_turn()
+            finally:
+                self._turn.release()
+        if self._inbox:
+            self._alarm.put(None)
 
     def stop(self) -> None:
         """Settle what there is and return from `run`; safe in a signal handler."""
-        self._inbox.put(ev.Drain())
+        self._inbox.append(ev.Drain())
+        self._alarm.put(None)
 
     def run(self, back: Back, front: Front | None, executor: Executor) -> None:
         """Work until `stop`, then settle what is under way; the caller closes what it gave."""
         self.begin(back, front, executor)
+        self._take_turn()
+        self._turn.release()
         while not self.finished:
-            self.step(self._next_events())
+            self._sleep()
+            with self._turn:
+                self._take_turn()
+            if self._error is not None:
+                raise self._error
         unacknowledged = back.sender.flush(1.0)
         if unacknowledged or not self.machine.idle:
             log.warning("stopped with %d answers not acknowledged; their requests will be redelivered", unacknowledged)
+
+    def _take_turn(self) -> None:
+        """Take what is there, and have `run` wake in time for what is due next; the caller has the turn."""
+        events = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        try:
+            self.step(events)
+        except BaseException as error:
+            self._error = error  # it ends the thread that brought the event, and `run` with it
+            self._alarm.put(None)
+            raise
+        wait_s = self.wait_s
+        if self._clock() + (math.inf if wait_s is None else wait_s) < self._awake_at or self.finished:
+            self._alarm.put(None)
+
+    def _sleep(self) -> None:
+        """Until something is due or there is an alarm."""
+        with self._turn:
+            wait_s = self.wait_s
+            self._awake_at = math.inf if wait_s is None else self._clock() + wait_s
+        if not self._inbox:  # else it came while the turn was held here, and nobody looks after it
+            with contextlib.suppress(Empty):
+                self._alarm.get(timeout=wait_s)
 
     # --- one turn at a time: what `run` is made of, for a caller with a loop and a clock of its own ----------------
 
@@ -147,18 +200,6 @@ class Tier:
         return (self.machine.idle and not self._unsent) or self._clock() > self._stopping_since + DRAIN_S
 
     # --- events --------------------------------------------------------------------------------------------------
-
-    def _next_events(self) -> list[_Event]:
-        """Everything that is there, waiting for the first until the next step is due."""
-        timeout = self.wait_s
-        events: list[_Event] = []
-        try:
-            events.append(self._inbox.get(timeout=timeout))
-            for _ in range(self._inbox.qsize()):
-                events.append(self._inbox.get_nowait())
-        except Empty:
-            pass
-        return events
 
     def _take(self, event: _Event) -> None:
         match event:

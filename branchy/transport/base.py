@@ -10,7 +10,7 @@ a topic's partition or an offset.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,8 +124,13 @@ class LinkState:
 
 
 TransportEvent = Arrived | Replied | Sent | Revoked | LinkState
-Sink = Callable[[TransportEvent], None]
-"""Takes an event, from any thread, and never blocks."""
+
+
+class Sink(Protocol):
+    """Takes events, from any thread, and never waits for another; those that came together are given together."""
+
+    def __call__(self, *events: TransportEvent) -> None:
+        """Take these, in this order."""
 
 
 class RequestSource(Protocol):

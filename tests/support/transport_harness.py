@@ -32,11 +32,12 @@ class Events:
         self._changed = threading.Condition()
         self._on_event = on_event
 
-    def __call__(self, event: TransportEvent) -> None:
+    def __call__(self, *events: TransportEvent) -> None:
         with self._changed:
-            self.all.append(event)
+            self.all.extend(events)
             self._changed.notify_all()
-        self._on_event(event)
+        for event in events:
+            self._on_event(event)
 
     def of(self, kind: type[E]) -> list[E]:
         with self._changed:

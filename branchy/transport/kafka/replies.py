@@ -67,17 +67,17 @@ class KafkaInbox:
         while not self._closing.is_set():
             first = self._fetcher.first(POLL_S)
             if first is not None:
-                for message in (first, *self._fetcher.rest()):
-                    self._hand_on(message)
+                came = [self._replied(message) for message in (first, *self._fetcher.rest())]
+                self._sink(*[reply for reply in came if reply is not None])
         self._consumer.close()
 
-    def _hand_on(self, message: Any) -> None:
+    def _replied(self, message: Any) -> Replied | None:
         if message.error() is not None:
             self._fetcher.skip(message)
-            return
+            return None
         try:
             headers = message.headers() or ()
         except UnicodeDecodeError:
-            return  # nothing of ours: who sent it waits for no word
+            return None  # nothing of ours: who sent it waits for no word
         envelope = open_envelope(headers, lambda _: None)
-        self._sink(Replied(envelope.correlation, Message(envelope.headers, message.value() or b"")))
+        return Replied(envelope.correlation, Message(envelope.headers, message.value() or b""))

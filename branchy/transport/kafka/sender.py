@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Hashable
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ from branchy.transport.kafka.config import PRODUCER
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
+REPORTS_EVERY_S = 0.02
+"""Reports are taken so far apart at least: nobody is in a hurry for them, and each look wakes a thread."""
 CLOSE_TIMEOUT_S = 2.0
 CLOCK_EVERY_S = 0.25
 STATISTICS_MS = 100
@@ -60,6 +63,8 @@ class KafkaSender:
             "stats_cb": self._on_statistics,
         }
         self._producer = self._open()
+        self._reports: deque[Sent] = deque()
+        self._handing_on = threading.Lock()
         self._clock_at_s = 0.0
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-reports", daemon=True)
@@ -89,7 +94,7 @@ class KafkaSender:
                 message.body,
                 partition=-1 if to.partition is None else to.partition,
                 headers=[*message.headers, *reply_headers(correlation, reply_to)],
-                on_delivery=partial(self._delivered, tag),
+                on_delivery=partial(self._delivered, tag, time.time()),
             )
         except BufferError:
             return False
@@ -107,6 +112,8 @@ class KafkaSender:
             return int(self._producer.flush(timeout_s))
         except KafkaException:  # a fatal error; the thread is about to report what was queued
             return len(self._producer)
+        finally:
+            self._report()
 
     def close(self) -> None:
         """Drop what is left, report it, end the thread."""
@@ -119,16 +126,18 @@ class KafkaSender:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._producer.poll(POLL_S)
+                if self._producer.poll(POLL_S):
+                    self._report()
+                    self._closing.wait(REPORTS_EVERY_S)
             except KafkaException as error:
                 logger.error("%s: opening a new producer: %s", self._cluster.name, error.args[0].str())
                 self._reopen()
-        _end(self._producer)
+        self._end()
 
     def _reopen(self) -> None:
         """After a fatal error (its sequence numbers and the broker's disagree) a producer takes nothing more."""
         self._ready.clear()
-        _end(self._producer)
+        self._end()
         while not self._closing.wait(REOPEN_S):
             try:
                 self._producer = self._open()
@@ -137,29 +146,32 @@ class KafkaSender:
             else:
                 return
 
+    def _end(self) -> None:
+        """Give up what is left, so that each send is reported."""
+        self._producer.purge()
+        with contextlib.suppress(KafkaException):  # the fatal error, once more
+            self._producer.flush(1.0)
+        self._report()
+
+    def _report(self) -> None:
+        """Hand on what librdkafka has called back with so far."""
+        with self._handing_on:
+            reports = [self._reports.popleft() for _ in range(len(self._reports))]
+        if reports:
+            self._sink(*reports)
+
     def _on_statistics(self, text: str) -> None:
         """Nothing else says that the producer id is there."""
         if not self._ready.is_set() and json.loads(text).get("eos", {}).get("idemp_state") == "Assigned":
             self._ready.set()
 
-    def _delivered(self, tag: Hashable, error: Any, message: Any) -> None:
-        if error is not None:
-            self._sink(Sent(tag, _send_error(error)))
-            return
-        self._sink(Sent(tag, None))
-        now_s = time.time()
-        if not 0 <= now_s - self._clock_at_s < CLOCK_EVERY_S:
-            self._clock_at_s = now_s
+    def _delivered(self, tag: Hashable, sent_s: float, error: Any, message: Any) -> None:
+        self._reports.append(Sent(tag, None if error is None else _send_error(error)))
+        if error is None and not 0 <= sent_s - self._clock_at_s < CLOCK_EVERY_S:
+            self._clock_at_s = sent_s
             kind, timestamp_ms = message.timestamp()
             if kind == TIMESTAMP_LOG_APPEND_TIME and not self._cluster.embedded:
-                self._cluster.clock.observe(now_s - message.latency(), now_s, timestamp_ms / 1000)
-
-
-def _end(producer: Any) -> None:
-    """Give up what is left, so that each send is reported."""
-    producer.purge()
-    with contextlib.suppress(KafkaException):  # the fatal error, once more
-        producer.flush(1.0)
+                self._cluster.clock.observe(sent_s, sent_s + message.latency(), timestamp_ms / 1000)
 
 
 def _send_error(error: Any) -> SendError:
