@@ -24,6 +24,7 @@ class Job:
 
     Attributes:
         token, correlation, deadline: of its newest delivery.
+        asked: when it was put into the tier's queue, on the tier's clock, as far as its age is known.
         input: what the stage at `position` (of the tier's own) takes.
         verdict: what `exit`, the last one computed, says; None before there is one.
         up, ticket, sent_at: its forward's correlation, its leave to go up, and when it went.
@@ -31,6 +32,7 @@ class Job:
 
     __slots__ = (
         "arrived",
+        "asked",
         "bytes_up",
         "compute_s",
         "correlation",
@@ -57,6 +59,7 @@ class Job:
         self.deadline = deadline
         self.input = first_input
         self.arrived = now
+        self.asked = now - max(event.age_s, 0.0)
         self.phase: Phase = "waiting"
         self.position = 0
         self.started: float | None = None
@@ -111,6 +114,11 @@ class WorkQueue:
     def __len__(self) -> int:
         """How many wait."""
         return self._waiting
+
+    def oldest(self) -> float | None:
+        """When the one that waits longest was asked for; None when none waits."""
+        waiting = (job.asked for heap in self._heaps.values() for _, _, job in heap if job.phase == "waiting")
+        return min(waiting, default=None)
 
     def push(self, job: Job) -> None:
         """Let a job wait for the stage at its position."""

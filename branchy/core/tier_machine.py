@@ -22,6 +22,7 @@ import numpy as np
 from branchy.core import tier_events as ev
 from branchy.core.cascade import Array, StageSpec
 from branchy.core.deadline import Deadline
+from branchy.core.histogram import Histogram
 from branchy.core.jobs import Job, Key, WorkQueue
 from branchy.core.messages import Answer, EncodedSample, Hop, Reason
 from branchy.core.policies import Verdict, judge
@@ -30,12 +31,15 @@ from branchy.core.way_up import WayUp
 from branchy.core.wire import check_tensor
 from branchy.errors import WireError
 
+LATENCY_BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 10e3, 30e3)
+
 
 class TierMachine:
     """Decides for one replica of one tier.
 
     Attributes:
         counters: what happened so far, by word (`came`, `answer.confident`, `late`, ...).
+        latencies_ms: of what was answered, from its arrival here to its answer.
         way_up: the pending table, the breaker and the round-trip estimate.
     """
 
@@ -49,6 +53,7 @@ class TierMachine:
     ) -> None:
         self.tier = tier
         self.counters: Counter[str] = Counter()
+        self.latencies_ms = Histogram(LATENCY_BOUNDS_MS)
         self.way_up = WayUp(limits.window_s, limits.probe_s, limits.pending, correlation_prefix)
         self._models = {m.digest: m for m in models}
         self._limits = limits
@@ -123,6 +128,16 @@ class TierMachine:
     def waiting(self) -> int:
         """Requests that wait to be computed."""
         return len(self._queue)
+
+    @property
+    def unsettled(self) -> int:
+        """Deliveries that are under way, or whose answer or dead letter is not acknowledged yet."""
+        return len(self._by_token) + len(self._unacknowledged)
+
+    def oldest_waiting_s(self, now: float) -> float:
+        """Age of the request that waits longest to be computed, its time in the queue included; 0 when none waits."""
+        oldest = self._queue.oldest()
+        return 0.0 if oldest is None else now - oldest
 
     def holds(self, token: ev.Token) -> bool:
         """Whether this token's answer or dead letter is not acknowledged yet."""
@@ -337,14 +352,14 @@ class TierMachine:
 
     def _answer_here(self, job: Job, reason: Reason, now: float) -> None:
         """Answer from the tier's own last prediction."""
-        verdict = cast(Verdict, job.verdict)
+        verdict, model = cast(Verdict, job.verdict), self._models[job.request.model]
         answer = Answer(
             request=job.request.id,
             status="ok",
             reason=reason,
             tier=self.tier,
             model=job.request.model,
-            label=self._models[job.request.model].labels[verdict.index],
+            label=model.labels[verdict.index],
             index=verdict.index,
             confidence=verdict.confidence,
             probabilities=verdict.probabilities,
@@ -390,6 +405,7 @@ class TierMachine:
             self.counters[f"answer.{answer.reason}" if answer.tier == self.tier else "answer.front"] += 1
         self._drop(job)
         self._send(job.token, job.reply_to, job.correlation, answer, job.request.traceparent)
+        self.latencies_ms.observe(answer.hops[0].total_ms)
 
     def _drop(self, job: Job) -> None:
         """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""
@@ -466,7 +482,7 @@ class TierMachine:
         self._back_full = event.full
 
     def _hold_or_resume(self) -> None:
-        unsettled = len(self._by_token) + len(self._unacknowledged)
+        unsettled = self.unsettled
         if self._paused:
             low = len(self._queue) <= self._limits.backlog // 2 and unsettled <= self._limits.unsettled // 2
             if low and not self._back_full and not self._draining:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from branchy.core import tier_events as ev
 from branchy.core import wire
@@ -68,6 +68,7 @@ class _Tag:
 
 
 _Event = tr.TransportEvent | ev.Computed | ev.Drain
+T = TypeVar("T")
 
 
 class Tier:
@@ -81,6 +82,10 @@ class Tier:
         models: what it runs, the first being the one that a request without a digest means.
         limits: its bounds.
         clock: monotonic, in seconds.
+
+    Attributes:
+        machine: makes its decisions.
+        links_up: by link, what was last said of its brokers; nothing of a link that never lost them.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Tier:
     ) -> None:
         self.name = name
         self.machine = TierMachine(name, models, limits, correlation_prefix=os.urandom(8))
+        self.links_up: dict[str, bool] = {}
         self._model = models[0]
         self._clock = clock
         self._inbox: deque[_Event] = deque()
@@ -101,6 +107,7 @@ class Tier:
         self._unsent: deque[ev.SendAnswer | ev.DeadLetter] = deque()
         self._leaving: list[tr.Revoked] = []
         self._stopping_since: float | None = None
+        self._breaker_epoch = 0
         self._effects: Mapping[type, Callable[[Any], None]] = {
             ev.Submit: lambda effect: self._executor.submit(effect),
             ev.Forward: self._forward,
@@ -130,6 +137,22 @@ class Tier:
         """Settle what there is and return from `run`; safe in a signal handler."""
         self._inbox.append(ev.Drain())
         self._alarm.put(None)
+
+    def between_turns(self, read: Callable[[float], T], timeout_s: float) -> T | None:
+        """Call `read` with the time while nothing changes, from any thread; None when no turn ended in time."""
+        if not self._turn.acquire(timeout=timeout_s):
+            return None
+        try:
+            return read(self._clock())
+        finally:
+            self._turn.release()
+            if self._inbox:  # it came meanwhile, and nobody looks after it
+                self._alarm.put(None)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping_since is not None
 
     def run(self, back: Back, front: Front | None, executor: Executor) -> None:
         """Work until `stop`, then settle what is under way; the caller closes what it gave."""
@@ -182,6 +205,8 @@ class Tier:
         self._do(self.machine.advance(self._clock()))
         self._send_unsent()
         self._let_go()
+        if self.machine.way_up.breaker.epoch != self._breaker_epoch:
+            self._say_breaker()
 
     @property
     def wait_s(self) -> float | None:
@@ -218,6 +243,7 @@ class Tier:
                     for token in tokens:  # no report of theirs makes the machine settle them any more
                         self._deliveries.pop(token, None)
             case tr.LinkState(link, up, detail):
+                self.links_up[link] = up
                 log.log(
                     logging.INFO if up else logging.WARNING, "%s brokers %s %s", link, "up" if up else "down", detail
                 )
@@ -346,6 +372,14 @@ class Tier:
     def _purge_front(self, effect: ev.PurgeFront) -> None:
         if self._front is not None:
             self._front.sender.purge()
+
+    def _say_breaker(self) -> None:
+        breaker = self.machine.way_up.breaker
+        self._breaker_epoch = breaker.epoch
+        if breaker.state == "open":
+            log.warning("circuit breaker open: %d of the last %d forwards failed", *breaker.opened_by)
+        else:
+            log.info("circuit breaker closed: the front answers again")
 
     # --- stopping ------------------------------------------------------------------------------------------------
 

@@ -68,3 +68,20 @@ def test_a_job_is_due_when_the_requester_leaves_or_with_a_prediction_in_time_for
     assert one.due == 5.0
     one.verdict = object()
     assert one.due == 4.99
+
+
+def test_the_oldest_is_the_one_asked_for_first_of_those_that_wait():
+    queue = WorkQueue()
+    assert queue.oldest() is None
+    jobs = [job(number, expires) for number, expires in enumerate([1.0, 2.0, 3.0])]
+    for one, asked in zip(jobs, [-0.5, -2.0, -1.0], strict=True):
+        one.asked = asked
+        queue.push(one)
+    assert queue.oldest() == -2.0
+    jobs[1].phase = "done"
+    queue.discard()
+    assert queue.oldest() == -1.0
+    assert queue.take(1) == [jobs[0]]
+    assert queue.oldest() == -1.0
+    queue.take(1)
+    assert queue.oldest() is None

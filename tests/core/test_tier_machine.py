@@ -500,3 +500,32 @@ def test_an_answer_that_was_not_delivered_is_sent_again_and_one_that_cannot_be_i
     assert tier.machine.handle(ev.SendFailed(token, False, "timed out"), tier.now) == [sent]
     assert tier.machine.handle(ev.SendFailed(token, True, "no such topic"), tier.now) == [ev.Settle(token)]
     assert tier.machine.counters["undeliverable"] == 1
+
+
+# --- what is measured ------------------------------------------------------------------------------------------------
+
+
+def test_the_latency_of_each_answer_is_counted_from_its_arrival_and_that_of_a_refusal_is_not():
+    tier = world()
+    token = tier.arrive(w.request(tier.stages, 1))
+    tier.now += 0.2
+    compute_all(tier, w.SURE)
+    ask(tier, 2, row=w.SURE, model="e" * 64)
+    assert answer_of(tier, token).hops[0].total_ms == pytest.approx(200.0)
+    histogram = tier.machine.latencies_ms
+    assert histogram.cumulative()[-1] == 1
+    assert histogram.cumulative()[histogram.bounds.index(100.0)] == 0
+    assert histogram.sum == pytest.approx(200.0)
+
+
+def test_the_oldest_waiting_has_the_age_of_its_time_in_the_queue_and_here():
+    tier = world()
+    assert tier.machine.oldest_waiting_s(tier.now) == 0.0
+    tier.arrive(w.request(tier.stages, 1, 5000.0), age_s=1.5)
+    tier.arrive(w.request(tier.stages, 2, 4000.0), age_s=-3.0)
+    tier.now += 0.25
+    assert tier.machine.oldest_waiting_s(tier.now) == pytest.approx(1.75)
+    assert tier.machine.unsettled == 2
+    compute_all(tier, w.SURE)
+    assert tier.machine.oldest_waiting_s(tier.now) == 0.0
+    assert tier.machine.unsettled == 2, "answered, and not acknowledged yet"

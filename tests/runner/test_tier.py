@@ -115,6 +115,24 @@ def test_a_front_that_is_not_there_is_answered_for_by_the_own_exit(cascade):
     assert (answer.status, answer.tier, answer.reason, answer.exit) == ("ok", "edge", "timeout", "edge")
 
 
+def test_the_breaker_says_when_it_opens_and_when_it_closes(cascade, caplog):
+    caplog.set_level("INFO", logger="branchy")
+    cascade.start("edge", TierLimits(probe_s=0.01))
+    for _ in range(20):
+        cascade.ask(sample(1), to="edge", budget_ms=30.0)
+    assert {answer.reason for answer in cascade.answers(20).values()} == {"timeout"}
+    cascade.start("fog")
+    reason = ""
+    while reason != "confident":
+        cascade.ask(sample(1), to="edge")
+        reason = cascade.answer()[1].reason
+    said = [record.getMessage() for record in caplog.records if "breaker" in record.getMessage()]
+    assert said == [
+        "circuit breaker open: 20 of the last 20 forwards failed",
+        "circuit breaker closed: the front answers again",
+    ]
+
+
 def test_a_front_with_another_model_is_answered_for_at_once(cascade):
     cascade.start("edge")
     fog = cascade.start("fog")
@@ -251,3 +269,21 @@ def test_a_flood_of_garbage_does_not_flood_the_log(whole, caplog):
         pass
     assert len(whole.dead("edge")) == 350
     assert sum("dead letter" in record.getMessage() for record in caplog.records) == 102
+
+
+def test_what_comes_while_a_tier_is_looked_at_is_worked_off_afterwards(cascade):
+    edge = cascade.start("edge")
+
+    def look(now: float) -> int:
+        cascade.ask(sample(0), to="edge")
+        return edge.tier.machine.counters["came"]
+
+    assert edge.tier.between_turns(look, 20) == 0
+    assert cascade.answer()[1].reason == "confident"
+
+
+def test_a_tier_that_is_stuck_in_a_turn_cannot_be_looked_at(cascade):
+    tier = cascade.start("edge").tier
+    with tier._turn:
+        assert tier.between_turns(lambda now: True, 0.0) is None
+    assert tier.between_turns(lambda now: True, 20)
