@@ -28,7 +28,13 @@ class Ticket:
 
 
 class Breaker:
-    """Decides whether a request may go up, from what became of those before it."""
+    """Decides whether a request may go up, from what became of those before it.
+
+    Attributes:
+        state: whether requests go up, or only probes do.
+        epoch: counts the changes of state.
+        opened_by: how many failed of how many outcomes when it last opened.
+    """
 
     def __init__(self, window_s: float = 10.0, probe_s: float = 2.0, minimum: int = 20, share: float = 0.5) -> None:
         self._window_s = window_s
@@ -40,6 +46,7 @@ class Breaker:
         self._next_probe = 0.0
         self.state: State = "closed"
         self.epoch = 0
+        self.opened_by = (0, 0)
 
     def admit(self, now: float, *, counts: bool) -> Ticket | None:
         """A ticket for one forward, None when the request must not go up now.
@@ -70,6 +77,7 @@ class Breaker:
         while self._outcomes[0][0] < now - self._window_s:
             self._failed -= not self._outcomes.popleft()[1]
         if len(self._outcomes) >= self._minimum and self._failed >= self._share * len(self._outcomes):
+            self.opened_by = (self._failed, len(self._outcomes))
             self._change("open")
             self._next_probe = now + self._probe_s
 
