@@ -30,6 +30,7 @@ def test_opens_at_half_of_the_minimum():
     assert breaker.state == "closed"
     fill(breaker, [False])
     assert breaker.state == "open"
+    assert breaker.opened_by == (10, 20)
 
 
 def test_a_loss_below_half_does_not_open_it():

@@ -117,15 +117,16 @@ def test_a_front_that_is_not_there_is_answered_for_by_the_own_exit(cascade):
 
 def test_the_breaker_says_when_it_opens_and_when_it_closes(cascade, caplog):
     caplog.set_level("INFO", logger="branchy")
-    cascade.start("edge", TierLimits(probe_s=0.01))
+    edge = cascade.start("edge", TierLimits(probe_s=0.01))
     for _ in range(20):
-        cascade.ask(sample(1), to="edge", budget_ms=30.0)
+        cascade.ask(sample(1), to="edge", budget_ms=200.0)
     assert {answer.reason for answer in cascade.answers(20).values()} == {"timeout"}
     cascade.start("fog")
     reason = ""
     while reason != "confident":
         cascade.ask(sample(1), to="edge")
         reason = cascade.answer()[1].reason
+    edge.stop()
     said = [record.getMessage() for record in caplog.records if "breaker" in record.getMessage()]
     assert said == [
         "circuit breaker open: 20 of the last 20 forwards failed",
