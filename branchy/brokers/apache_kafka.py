@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from branchy.brokers import kafka_config as config
 from branchy.brokers.address_file import AddressFile, BrokerRecord
 from branchy.brokers.guard import Guard
-from branchy.brokers.kafka_config import ClusterPlan, NodePlan, node_folder
+from branchy.brokers.kafka_config import ClusterPlan, MoreSettings, NodePlan, node_folder
 from branchy.brokers.kafka_home import KafkaHome
 from branchy.brokers.running import NODE_FILE, node_files, running_broker, stop_broker, stop_processes
 from branchy.errors import BranchyError
@@ -47,6 +47,7 @@ class KafkaCluster:
         nodes: how many, 1 or 3; None takes as many as before in this folder, or one.
         port: of the first node, the others follow; None takes those of before, or free ones.
         java_options: of a node.
+        more: given a node and its settings, those to add or to change.
 
     Attributes:
         data: the folder, absolute.
@@ -65,6 +66,7 @@ class KafkaCluster:
         nodes: int | None = None,
         port: int | None = None,
         java_options: tuple[str, ...] = JAVA_OPTIONS,
+        more: MoreSettings | None = None,
     ) -> None:
         self.data = data.absolute()
         live = [file.path.parent.name for file in node_files(self.data) if file.is_live()]
@@ -75,7 +77,7 @@ class KafkaCluster:
             )
         self.plan: ClusterPlan = config.plan_cluster(self.data, nodes, port)
         self.brokers = self.plan.brokers
-        self._home, self._java_options = home, java_options
+        self._home, self._java_options, self._more = home, java_options, more
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._guard: Guard | None = None
 
@@ -205,7 +207,7 @@ class KafkaCluster:
     def _write_settings(self) -> None:
         """Settings of all nodes, and with Kafka's own tool the first files of the data of new ones."""
         try:
-            config.write_plan(self.data, self.plan)
+            config.write_plan(self.data, self.plan, self._more)
         except OSError as error:
             raise BranchyError(f"{self.data}: cannot be written: {error.strerror}") from None
         tool = ("format", "--cluster-id", self.plan.cluster_id, "--config", "server.properties")

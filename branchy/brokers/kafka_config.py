@@ -11,7 +11,7 @@ import json
 import random
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -101,6 +101,9 @@ class ClusterPlan:
         return ",".join(f"{HOST}:{node.port}" for node in self.nodes)
 
 
+MoreSettings = Callable[[NodePlan, Mapping[str, str]], Mapping[str, str]]
+
+
 def plan_cluster(data: Path, nodes: int | None, port: int | None) -> ClusterPlan:
     """What runs in a data folder: what ran there before, else something new; nothing is written.
 
@@ -153,12 +156,14 @@ def read_plan(data: Path) -> ClusterPlan | None:
         raise UsageError(f"{file}: expected what 'branchy broker start' writes ({error!r:.80})") from None
 
 
-def write_plan(data: Path, plan: ClusterPlan) -> None:
-    """Keep the plan, and write each node's settings into its folder."""
+def write_plan(data: Path, plan: ClusterPlan, more: MoreSettings | None = None) -> None:
+    """Keep the plan, and write each node's settings, with `more` of them, into its folder."""
     for node in plan.nodes:
         folder = node_folder(data, node)
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"{key}={value}\n" for key, value in server_properties(plan, node).items()]
+        settings = server_properties(plan, node)
+        settings = {**settings, **(more(node, settings) if more else {})}
+        lines = [f"{key}={value}\n" for key, value in settings.items()]
         (folder / "server.properties").write_text("".join(lines), encoding="ascii")
         (folder / "log4j2.properties").write_text(LOGGING, encoding="ascii")
     (data / PLAN_FILE).write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")

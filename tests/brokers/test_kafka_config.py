@@ -117,6 +117,13 @@ def test_one_node_keeps_one_copy(tmp_path):
     assert own["min.insync.replicas"] == own["share.coordinator.state.topic.min.isr"] == "1"
 
 
+def test_a_node_gets_what_it_is_to_have_more_or_other(tmp_path):
+    plan = config.plan_cluster(tmp_path, 3, None)
+    config.write_plan(tmp_path, plan, lambda node, known: {"log.dirs": known["log.dirs"] + str(node.id), "own": "x"})
+    changed = [(settings(tmp_path, node)["log.dirs"], settings(tmp_path, node)["own"]) for node in (1, 2, 3)]
+    assert changed == [("data1", "x"), ("data2", "x"), ("data3", "x")]
+
+
 def test_a_cluster_id_is_sixteen_bytes_and_never_looks_like_an_option(monkeypatch):
     import uuid
 
