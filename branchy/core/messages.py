@@ -92,6 +92,8 @@ class Answer:
         probabilities: softmax(logits / T) of that exit.
         hops: the tiers passed, the nearest the device first.
         detail: for a person, where there is more to say.
+        certified: whether it is under the bundle's certificate: every tier that it passed ran as the
+            certificate says, and it comes from an exit that was sure, or the last.
     """
 
     request: str
@@ -106,7 +108,19 @@ class Answer:
     exit: str | None = None
     hops: tuple[Hop, ...] = field(default=())
     detail: str | None = None
+    certified: bool = False
 
-    def behind(self, hop: Hop) -> Answer:
-        """This answer as the next tier back passes it on: with its own hop put first."""
-        return replace(self, hops=(hop, *self.hops))
+    def behind(self, hop: Hop, *, certified: bool = False) -> Answer:
+        """This answer as the next tier back passes it on: with its own hop put first.
+
+        Args:
+            hop: what that tier did.
+            certified: whether that tier runs as the bundle's certificate says; one that does not takes
+                an answer out of it.
+        """
+        return replace(self, hops=(hop, *self.hops), certified=self.certified and certified)
+
+
+def is_certified(reason: Reason, *, certified_tier: bool) -> bool:
+    """Whether a tier's own answer is under the certificate: all others are not what was certified."""
+    return certified_tier and reason in ("confident", "final")

@@ -24,7 +24,7 @@ from branchy.core.cascade import Array, StageSpec
 from branchy.core.deadline import Deadline
 from branchy.core.histogram import Histogram
 from branchy.core.jobs import Job, Key, WorkQueue
-from branchy.core.messages import Answer, EncodedSample, Hop, Reason
+from branchy.core.messages import Answer, EncodedSample, Hop, Reason, is_certified
 from branchy.core.policies import Verdict, judge
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.core.way_up import WayUp
@@ -318,7 +318,8 @@ class TierMachine:
         self._count_outcome(job, True, now)
         answer = event.answer
         if answer is not None and self._fits(answer, job):
-            self._finish(job, answer.behind(job.hop(self.tier, now)))
+            certified = self._models[job.request.model].certified
+            self._finish(job, answer.behind(job.hop(self.tier, now), certified=certified))
         else:
             self.counters[f"front.{answer.reason if answer else 'unreadable'}"] += 1
             self._answer_here(job, "rejected", now)
@@ -365,6 +366,7 @@ class TierMachine:
             probabilities=verdict.probabilities,
             exit=job.exit,
             hops=(job.hop(self.tier, now),),
+            certified=is_certified(reason, certified_tier=model.certified),
         )
         self._finish(job, answer)
 

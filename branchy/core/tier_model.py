@@ -10,12 +10,16 @@ from branchy.core.cascade import ExitSettings, StageSpec
 
 @dataclass(frozen=True, slots=True)
 class TierModel:
-    """What a tier runs of one bundle: its consecutive stages with their exits' settings."""
+    """What a tier runs of one bundle: its consecutive stages with their exits' settings.
+
+    `certified` says whether they run as the bundle's certificate has them.
+    """
 
     digest: str
     labels: tuple[str, ...]
     stages: tuple[StageSpec, ...]
     exits: Mapping[str, ExitSettings]
+    certified: bool = False
 
     @property
     def last(self) -> bool:

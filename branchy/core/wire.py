@@ -382,6 +382,7 @@ def _answer_from(data: dict[str, Any]) -> Answer:
         exit=_optional(_text, data.get("exit")),
         hops=tuple(_hop_from(hop) for hop in _list(data.get("hops", []))),
         detail=_optional(_text, data.get("detail")),
+        certified=_flag(data.get("certified", False)),
     )
     known = [field is not None for field in (answer.label, answer.index, answer.confidence)]
     if not all(known) if answer.status == "ok" else any(known):
@@ -431,6 +432,12 @@ def _share(value: Any) -> float:
     if not 0 <= (share := _amount(value)) <= 1:
         raise ValueError(f"expected a share in 0..1, got {value!r:.40}")
     return share
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"expected true or false, got {value!r:.40}")
+    return value
 
 
 def _optional(kind: Callable[[Any], T], value: Any) -> T | None:

@@ -14,9 +14,10 @@ from branchy.core.tier_model import TierLimits
 LIMITS = TierLimits(batch_size=8, pending=4, backlog=16, unsettled=64, way_back_s=0.01, window_s=10.0, probe_s=2.0)
 
 
-def world(kind: str = "first", limits: TierLimits = LIMITS) -> w.World:
+def world(kind: str = "first", limits: TierLimits = LIMITS, *, certified: bool = False) -> w.World:
     stages = w.TIERS[kind]
-    return w.World(TierMachine(stages[0].name, [w.model_of(stages)], limits, b"p"), stages, limits)
+    model = w.model_of(stages, certified=certified)
+    return w.World(TierMachine(stages[0].name, [model], limits, b"p"), stages, limits)
 
 
 def ask(world: w.World, number: int = 1, row=w.UNSURE, **changes) -> int:
@@ -122,6 +123,36 @@ def test_a_stage_without_an_exit_passes_on_to_the_next():
     tier = world("blind")
     token = ask(tier, row=w.SURE)
     assert answer_of(tier, token).exit == "fog"
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_the_exits_own_decisions_are_certified_where_the_tier_is(certified):
+    sure, last = world(certified=certified), world("last", certified=certified)
+    assert answer_of(sure, ask(sure, row=w.SURE)).certified == certified
+    assert answer_of(last, ask(last)).certified == certified
+
+
+@pytest.mark.parametrize(("here", "above"), [(True, True), (True, False), (False, True)])
+def test_an_answer_from_the_front_is_certified_where_both_tiers_are(here, above):
+    tier = world(certified=here)
+    token = ask(tier)
+    reply(tier, *tier.forwards, certified=above)
+    assert answer_of(tier, token).certified == (here and above)
+
+
+def test_a_fallback_is_not_certified():
+    tier = world(certified=True)
+    late, refused, alone = (ask(tier, number) for number in (1, 2, 3))
+    _, second, third = tier.forwards
+    reply(tier, second, status="rejected", label=None, certified=True)
+    tier.handle(ev.ForwardFailed(third, "no broker"))
+    tier.advance(1.0)
+    answers = [answer_of(tier, token) for token in (late, refused, alone)]
+    assert [(answer.reason, answer.certified) for answer in answers] == [
+        ("timeout", False),
+        ("rejected", False),
+        ("unreachable", False),
+    ]
 
 
 # --- the front fails -------------------------------------------------------------------------------------------------

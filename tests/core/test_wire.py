@@ -466,7 +466,16 @@ def test_an_answers_body_names_every_field_for_readers_in_other_languages():
             }
         ],
         "detail": None,
+        "certified": False,
     }
+
+
+def test_an_answer_that_does_not_say_so_is_not_certified():
+    headers, body = wire.encode_answer(answer(certified=True), STAMP)
+    data = json.loads(body)
+    assert wire.decode_answer(headers, body).certified
+    del data["certified"]
+    assert not wire.decode_answer(headers, json.dumps(data).encode()).certified
 
 
 HOP = {"tier": "edge", "queue_ms": 0.0, "compute_ms": 0.0, "total_ms": 0.0}

@@ -49,9 +49,9 @@ TIERS = {
 }
 
 
-def model_of(stages: tuple[StageSpec, ...]) -> TierModel:
+def model_of(stages: tuple[StageSpec, ...], *, certified: bool = False) -> TierModel:
     """A tier's model whose exits leave at max_prob >= 0.8."""
-    return TierModel(DIGEST, LABELS, stages, {s.name: ExitSettings() for s in stages if s.logits})
+    return TierModel(DIGEST, LABELS, stages, {s.name: ExitSettings() for s in stages if s.logits}, certified)
 
 
 def request(stages: tuple[StageSpec, ...], number: int, budget_ms: float = 1000.0, **changes) -> Request:

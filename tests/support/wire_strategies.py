@@ -46,4 +46,5 @@ def answers(draw):
         exit=draw(st.none() | texts),
         hops=tuple(draw(st.lists(hops, max_size=3))),
         detail=draw(st.none() | texts),
+        certified=draw(st.booleans()),
     )
