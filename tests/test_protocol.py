@@ -59,7 +59,11 @@ def test_every_content_and_event_type_is_there(kind):
 
 def test_the_limits_are_those_of_the_code():
     assert (f"{wire.MAX_HEADERS} headers of\n{wire.MAX_HEADER_BYTES // 1024} KiB") in TEXT
-    assert f"at most {wire.MAX_BODY_BYTES // 2**20} MiB" in TEXT
+    assert (
+        f"A body has at most {wire.MAX_BODY_BYTES // 2**20} MiB, JSON at most {wire.MAX_JSON_BYTES // 2**20} MiB"
+        in TEXT
+    )
+    assert f"(answer.schema.json), of at most {wire.MAX_JSON_BYTES // 2**20} MiB" in TEXT
     assert f"head has at most {wire.MAX_TENSORS_HEAD_BYTES // 1024} KiB" in TEXT
     assert f"{wire.DEFAULT_BUDGET_MS:.0f} without it; taken into 0..{wire.MAX_BUDGET_MS:.0f}" in TEXT
 

@@ -31,6 +31,8 @@ ANSWER_TYPE = "branchy.answer"
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_JSON_BYTES = 1024 * 1024
+"""Of a JSON body, which takes up to 50 times its size to read; a tensor as safetensors takes up to 13 times."""
 MAX_BUDGET_MS = 30_000.0
 DEFAULT_BUDGET_MS = 1_000.0
 MAX_TENSORS_HEAD_BYTES = 64 * 1024
@@ -216,6 +218,11 @@ def _read_headers(headers: Headers) -> dict[str, str]:
     return out
 
 
+def _check_size(body: bytes, limit_bytes: int, of_what: str = "") -> None:
+    if len(body) > limit_bytes:
+        raise WireError("size", f"expected at most {limit_bytes} bytes{of_what}, got {len(body)}")
+
+
 def request_id(headers: Headers) -> str | None:
     """The id a request carries, also when the rest of it is malformed; None when there is none."""
     for wanted in ("branchy-request", "ce_id"):
@@ -258,13 +265,13 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, new
         new_id: makes one for a request that has none of its own.
 
     Raises:
-        WireError: `headers`, `type`, `content-type`, `size`, `budget`, `body`, `dtype`, `not-finite`.
+        WireError: `headers`, `type`, `content-type`, `size`, `budget`, `body`; `tensor`, `shape`, `dtype` and
+            `not-finite` as `decode_tensors`.
     """
     h = _read_headers(headers)
     if h.get("ce_type", REQUEST_TYPE) != REQUEST_TYPE:
         raise WireError("type", f"expected ce_type {REQUEST_TYPE}, got {h['ce_type'][:80]!r}")
-    if len(body) > MAX_BODY_BYTES:
-        raise WireError("size", f"expected at most {MAX_BODY_BYTES} bytes, got {len(body)}")
+    _check_size(body, MAX_BODY_BYTES)
     content_type = h.get("content-type", SAFETENSORS).partition(";")[0].strip().lower()
     payload: Mapping[str, Array] | EncodedSample
     if content_type == SAFETENSORS:
@@ -305,6 +312,7 @@ def _read_budget(text: str | None) -> float:
 
 def _decode_json(body: bytes) -> dict[str, Array]:
     """`{"sample": [[...], ...]}`: tensors by name as nested lists; whole numbers 0..255 become uint8."""
+    _check_size(body, MAX_JSON_BYTES, " of JSON (send safetensors instead)")
     try:
         data = pydantic_core.from_json(body)
     except (ValueError, RecursionError) as error:
@@ -357,8 +365,7 @@ def decode_answer(headers: Headers, body: bytes) -> Answer:
     h = _read_headers(headers)
     if h.get("ce_type") != ANSWER_TYPE:
         raise WireError("type", f"expected ce_type {ANSWER_TYPE}, got {h.get('ce_type', 'none')[:80]!r}")
-    if len(body) > MAX_BODY_BYTES:
-        raise WireError("size", f"expected at most {MAX_BODY_BYTES} bytes, got {len(body)}")
+    _check_size(body, MAX_JSON_BYTES, " of JSON")
     try:
         data = pydantic_core.from_json(body)
         return _answer_from(data)

@@ -346,7 +346,27 @@ def test_a_body_over_the_limit_is_refused(monkeypatch):
     monkeypatch.setattr(wire, "MAX_BODY_BYTES", 10)
     headers, body = sample_request()
     assert code_of(wire.decode_request, headers, body, **READER) == "size"
-    assert code_of(wire.decode_answer, *wire.encode_answer(answer(), STAMP)) == "size"
+
+
+def json_of(size_bytes: int) -> bytes:
+    """Zeros; as white space it would cost nothing to read."""
+    return b'{"sample": [' + b"0," * ((size_bytes - 16) // 2) + b"0]}".rjust(4 + size_bytes % 2)
+
+
+@pytest.mark.parametrize("size", [wire.MAX_JSON_BYTES, wire.MAX_JSON_BYTES - 1])
+def test_json_may_have_a_mebibyte(size):
+    body = json_of(size)
+    assert len(body) == size
+    assert from_json(body)["sample"].size == (size - 16) // 2 + 1
+
+
+def test_json_over_its_own_smaller_limit_is_refused_and_safetensors_are_named():
+    body = json_of(wire.MAX_JSON_BYTES + 1)
+    with pytest.raises(WireError, match=r"at most 1048576 bytes of JSON \(send safetensors instead\), got 1048577"):
+        from_json(body)
+    assert code_of(wire.decode_answer, [("ce_type", b"branchy.answer")], body) == "size"
+    tensors = {"a": np.zeros(2 * wire.MAX_JSON_BYTES, np.uint8)}
+    assert wire.decode_request(*wire.encode_request(Request("r", "m", "e", 1.0, tensors), STAMP), **READER).body_bytes
 
 
 header_names = st.sampled_from(

@@ -10,10 +10,20 @@ import numpy as np
 
 from branchy.core import topics, wire
 from branchy.core.messages import Answer, Request
-from branchy.transport.base import Arrived, Link, Message, Replied
+from branchy.transport.base import Arrived, Link, Message, Replied, Sink, TransportEvent
 
 WAIT_S = 20.0
 """How long a test waits for what must come; only a failing test waits that long."""
+
+
+def into(events: queue.SimpleQueue) -> Sink:
+    """A sink that keeps what it is told."""
+
+    def sink(*several: TransportEvent) -> None:
+        for event in several:
+            events.put(event)
+
+    return sink
 
 
 class Client:
@@ -27,8 +37,8 @@ class Client:
         ]
         link.prepare([*queues, inbox, *(topics.answers(cascade, tier) for tier in tiers)], WAIT_S)
         self.events: queue.SimpleQueue = queue.SimpleQueue()
-        self.inbox = link.replies(inbox, "0", self.events.put, WAIT_S)
-        self.sender = link.sender(lambda event: None, message_timeout_s=30.0, queue_limit=1000)
+        self.inbox = link.replies(inbox, "0", into(self.events), WAIT_S)
+        self.sender = link.sender(lambda *events: None, message_timeout_s=30.0, queue_limit=1000)
         self.ids = itertools.count()
 
     def ask(self, payload, *, to: str, budget_ms: float = 20_000.0, **changes) -> str:
@@ -63,7 +73,7 @@ class Client:
     def dead_letter(self, tier: str) -> Message:
         """The first dead letter of a tier."""
         events: queue.SimpleQueue = queue.SimpleQueue()
-        source = self.link.requests(topics.dead_letters(self.cascade, tier), "reader-of-the-dead", events.put)
+        source = self.link.requests(topics.dead_letters(self.cascade, tier), "reader-of-the-dead", into(events))
         source.start()
         try:
             while not isinstance(event := events.get(timeout=WAIT_S), Arrived):
