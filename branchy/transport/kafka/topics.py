@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
-from branchy.errors import TransportError
+from branchy.errors import BrokerUnavailableError, TransportError
 from branchy.transport.kafka.topic_settings import settings_for
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,16 @@ ENVELOPE_BYTES = 1_024
 """Kept of a topic's limit for the record's own overhead and the reply headers."""
 
 NOT_ALLOWED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+
+NOT_NOW = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.BROKER_NOT_AVAILABLE,
+    }
+)
+"""Errors of brokers that are busy, or just electing: trying again helps."""
 
 
 def touch(admin: Any, names: Sequence[str], deadline_s: float) -> None:
@@ -54,7 +64,8 @@ def create_missing(
         Those that were created.
 
     Raises:
-        TransportError: a topic is not there and may not be created, or not in time.
+        BrokerUnavailableError: the brokers did not make it in time.
+        TransportError: a topic is not there and cannot be created.
     """
     missing = [name for name in largest if name not in known]
     if not missing:
@@ -72,11 +83,12 @@ def create_missing(
             created.append(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TransportError(f"topic {name} is not there and cannot be made: {error.args[0].str()}") from None
+                kind = BrokerUnavailableError if error.args[0].code() in NOT_NOW else TransportError
+                raise kind(f"topic {name} is not there and cannot be made: {error.args[0].str()}") from None
     for name in missing:
         while not _is_there(admin.list_topics(timeout=_left(deadline_s)), name):
             if time.monotonic() > deadline_s:
-                raise TransportError(f"topic {name} was made, but has no leader yet; try again")
+                raise BrokerUnavailableError(f"topic {name} was made, but has no leader yet")
             time.sleep(0.05)
     return created
 

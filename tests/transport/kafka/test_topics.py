@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from transport_harness import Events, fresh_name, kafka_settings, message
 
-from branchy.errors import TransportError
+from branchy.errors import BrokerUnavailableError, TransportError
 from branchy.transport.base import Sent
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.topic_settings import settings_for
+from branchy.transport.kafka.topics import create_missing
 
 WAIT_S = 20.0
 LARGEST_BYTES = 3_000_000
@@ -70,6 +74,29 @@ def test_the_embedded_broker_takes_no_settings(embedded_broker, queue):
 def test_more_copies_than_there_are_brokers_is_told(link, queue):
     with pytest.raises(TransportError, match=f"topic {queue} is not there and cannot be made"):
         link.create_topics({queue: 0}, partitions=1, replication=9, timeout_s=WAIT_S)
+
+
+class SlowAdmin:
+    """Of brokers that take a topic, or fail to, and have no leader for it."""
+
+    def __init__(self, error: int | None = None) -> None:
+        self.error = error
+
+    def create_topics(self, topics: list[NewTopic], **_: float) -> dict[str, Future[None]]:
+        future = Future[None]()
+        future.set_exception(KafkaException(KafkaError(self.error))) if self.error else future.set_result(None)
+        return {topics[0].topic: future}
+
+    def list_topics(self, **_: float) -> SimpleNamespace:
+        topic = SimpleNamespace(error=None, partitions={0: SimpleNamespace(leader=-1)})
+        return SimpleNamespace(topics={"slow": topic})
+
+
+@pytest.mark.parametrize("error", [None, KafkaError._TIMED_OUT, KafkaError.NOT_CONTROLLER])
+def test_brokers_that_only_take_their_time_are_tried_again(error):
+    """A tier ends on any other error; it waits for brokers that are not available."""
+    with pytest.raises(BrokerUnavailableError, match="topic slow"):
+        create_missing(SlowAdmin(error), {"slow": 0}, {}, deadline_s=0.0)
 
 
 def test_a_tier_makes_room_for_its_largest_tensor_and_for_several_of_it_at_once(link, queue):
