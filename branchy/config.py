@@ -94,6 +94,19 @@ class LinkSettings(_Frozen):
         return self
 
 
+class HealthSettings(_Frozen):
+    """Where a tier tells how it is (`/healthz`, `/readyz`, `/metrics`).
+
+    Attributes:
+        port: TCP port; 0 for none.
+        host: address it listens on. Probes and Prometheus come from outside a container, so it is all of IPv4's
+            unless told; `::` is IPv6's and IPv4's, `127.0.0.1` this machine's own. Nobody is asked who they are.
+    """
+
+    port: int = Field(default=0, ge=0, le=65535)
+    host: str = Field(default="0.0.0.0", min_length=1)
+
+
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
@@ -123,6 +136,7 @@ class ServeSettings(_Settings):
         window_s: sliding window of the circuit breaker.
         probe_s: how often an open breaker lets a request through.
         way_back_ms: kept of each deadline for the answer's own way.
+        health: the port for probes and metrics.
     """
 
     bundle: Path
@@ -139,6 +153,7 @@ class ServeSettings(_Settings):
     window_s: float = Field(default=10.0, gt=0)
     probe_s: float = Field(default=2.0, gt=0)
     way_back_ms: float = Field(default=10.0, ge=0, le=10_000)
+    health: HealthSettings = HealthSettings()
 
 
 class DeviceSettings(_Settings):
@@ -165,7 +180,14 @@ class DeviceSettings(_Settings):
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600)
 
 
-_S = TypeVar("_S", ServeSettings, DeviceSettings)
+class ProbeSettings(_Settings):
+    """What `branchy health` needs to know: where the tier tells how it is."""
+
+    health: HealthSettings = HealthSettings()
+
+
+_S = TypeVar("_S", ServeSettings, DeviceSettings, ProbeSettings)
+_L = TypeVar("_L", ServeSettings, DeviceSettings)
 _KINDS: dict[str, type[_Settings]] = {"serve": ServeSettings, "device": DeviceSettings}
 
 
@@ -203,7 +225,7 @@ def load(kind: type[_S], flags: Mapping[str, Any], file: Path | None = None) -> 
         settings = kind(**merged)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e["loc"], e["msg"], sources) for e in error.errors())) from None
-    return _with_brokers(settings)
+    return settings if isinstance(settings, ProbeSettings) else _with_brokers(settings)
 
 
 def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,7 +291,7 @@ def _at(values: Any, loc: tuple[int | str, ...]) -> Any:
     return values
 
 
-def _with_brokers(settings: _S) -> _S:
+def _with_brokers(settings: _L) -> _L:
     """Brokers that are not named: for the back those of this machine, for the front the back's."""
     if settings.back.brokers is None:
         update = {"back": settings.back.model_copy(update={"brokers": _local_brokers()})}

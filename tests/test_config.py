@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from branchy.config import BROKER_FILE, DeviceSettings, ServeSettings, load
+from branchy.config import BROKER_FILE, DeviceSettings, ProbeSettings, ServeSettings, load
 from branchy.errors import ConfigError
 
 GIVEN = {"bundle": "b", "tier": "edge", "back": {"brokers": "here:1"}}
@@ -142,3 +142,15 @@ def test_settings_are_frozen():
     settings = load(ServeSettings, GIVEN)
     with pytest.raises(ValueError, match="frozen"):
         settings.pending = 3
+
+
+def test_a_probe_reads_the_tiers_own_health_settings_and_needs_no_others(elsewhere, monkeypatch):
+    assert load(ServeSettings, GIVEN).health.port == 0
+    assert load(ProbeSettings, {}).health.port == 0
+    (elsewhere / "branchy.toml").write_text('pending = 1\n[health]\nport = 9400\nhost = "::1"\n[serve]\nthreads = 3\n')
+    monkeypatch.setenv("BRANCHY_HEALTH_PORT", "9401")
+    monkeypatch.setenv("BRANCHY_TIER", "edge")
+    for settings in (load(ServeSettings, GIVEN), load(ProbeSettings, {})):
+        assert (settings.health.port, settings.health.host) == (9401, "::1")
+    assert load(ProbeSettings, {"health": {"port": 5}}).health.port == 5
+    assert "setting health.port from the command line" in error_of({"health": {"port": 65536}}, kind=ProbeSettings)

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "Measure a bundle on a test set, in this process.",
     "inspect": "Show what is in a bundle.",
     "serve": "Run one tier.",
+    "health": "Ask a tier how it is.",
     "device": "Send samples as a device does and record the answers.",
     "report": "Tables and plots from one or several CSVs.",
     "broker": "Run a broker on this machine.",

@@ -26,6 +26,8 @@ import click
 @click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="Threshold, not the bundle's.")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
+@click.option("--health-port", type=int, help="Serve /healthz, /readyz and /metrics there.  [default: not at all]")
+@click.option("--health-host", metavar="ADDRESS", help="Address of the health port.  [default: 0.0.0.0, all of them]")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written once the tier takes requests.")
 def command(
     config: Path | None,
@@ -34,6 +36,8 @@ def command(
     threshold: tuple[str, ...],
     back: str | None,
     front: str | None,
+    health_port: int | None,
+    health_host: str | None,
     **flags: Any,
 ) -> None:
     """Run one tier of a bundle: answer what its exits are sure of, send the rest up.
@@ -47,5 +51,7 @@ def command(
     from branchy.transport.kafka import KafkaLink
 
     thresholds = parse_thresholds(threshold)
-    settings = load(ServeSettings, {**flags, "back": {"brokers": back}, "front": {"brokers": front}}, config)
+    health = {"port": health_port, "host": health_host}
+    links = {"back": {"brokers": back}, "front": {"brokers": front}}
+    settings = load(ServeSettings, {**flags, **links, "health": health}, config)
     serve(settings, KafkaLink, policy=policy, thresholds=thresholds, ready_file=ready_file)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from branchy.engines import open_engine
 from branchy.engines.base import Engine
 from branchy.errors import BranchyError, BrokerUnavailableError, BundleError, EngineError, TransportError
 from branchy.runner.executor import Executor
+from branchy.runner.health import Health
 from branchy.runner.tier import Back, Front, Tier
 from branchy.store.bundle import Bundle
 from branchy.transport.base import Link
@@ -129,11 +130,30 @@ def serve(
         ready_file: written, with this process' id, when requests sent from then on are taken.
 
     Raises:
-        BranchyError: as `load_tier`; or a payload is over a broker's limit. A broker that is not
-            there is not an error: the tier says so and tries again.
+        BranchyError: as `load_tier`; the health port cannot be had; or a payload is over a broker's limit.
+            A broker that is not there is not an error: the tier says so and tries again.
     """
-    bundle = Bundle.load(settings.bundle)
-    loaded = load_tier(bundle, settings.tier, settings.engine, settings.threads, policy, thresholds)
+    health = Health()
+    with ExitStack() as stack:
+        if settings.health.port:
+            from branchy.runner.health_port import HealthPort  # a tier without one needs no HTTP, nor prometheus_client
+
+            stack.enter_context(closing(HealthPort(settings.health, health)))
+        bundle = Bundle.load(settings.bundle)
+        loaded = load_tier(bundle, settings.tier, settings.engine, settings.threads, policy, thresholds)
+        health.loaded(_cascade(settings, loaded), loaded.model.stages[0].name, loaded.model.digest)
+        _run(settings, loaded, open_link, health, ready_file, stack)
+
+
+def _run(
+    settings: ServeSettings,
+    loaded: Loaded,
+    open_link: OpenLink,
+    health: Health,
+    ready_file: Path | None,
+    stack: ExitStack,
+) -> None:
+    """Open both sides, then work until told to stop; what is opened is closed by the stack."""
     limits = TierLimits(
         batch_size=settings.batch_size,
         pending=settings.pending,
@@ -146,22 +166,24 @@ def serve(
     tier = Tier(loaded.model.stages[0].name, [loaded.model], limits)
     executor = Executor(loaded.engines, partial(_decode, loaded.spec), tier.sink)
     stopping = threading.Event()
-    with ExitStack() as stack:
-        stack.callback(executor.close)
-        stack.enter_context(_stop_on_signal(tier, stopping))
-        try:
-            front = None if loaded.model.last else _open_front(settings, loaded, open_link, tier, stack, stopping)
-            back = _open_back(settings, loaded, open_link, tier, stack, stopping)
-        except StoppedError:
-            log.info("stopped before it was ready")
-            return
-        _announce(back, front, ready_file, tier.name, stopping, stack)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_EVERY)
-        tier.run(back, front, executor)
-        counted = ", ".join(f"{word} {n}" for word, n in sorted(tier.machine.counters.items()))
-        log.info("tier %s stopped: %s", tier.name, counted or "nothing came")
+    stack.callback(executor.close)
+    stack.enter_context(_stop_on_signal(tier, stopping))
+    try:
+        health.waits_for("the front's brokers")
+        front = None if loaded.model.last else _open_front(settings, loaded, open_link, tier, stack, stopping)
+        health.waits_for("the back's brokers")
+        back = _open_back(settings, loaded, open_link, tier, stack, stopping)
+    except StoppedError:
+        log.info("stopped before it was ready")
+        return
+    _announce(back, front, ready_file, tier.name, stopping, stack)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_EVERY)
+    health.runs(tier, back)
+    tier.run(back, front, executor)
+    counted = ", ".join(f"{word} {n}" for word, n in sorted(tier.machine.counters.items()))
+    log.info("tier %s stopped: %s", tier.name, counted or "nothing came")
 
 
 def _decode(spec: CascadeSpec, sample: EncodedSample) -> Array:

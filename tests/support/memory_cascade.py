@@ -16,6 +16,7 @@ from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits
 from branchy.errors import DatasetError
 from branchy.runner.executor import Executor
+from branchy.runner.health import Health
 from branchy.runner.tier import Back, Front, Tier
 from branchy.transport.base import Link, Message
 from branchy.transport.memory import MemoryBroker
@@ -73,6 +74,14 @@ class RunningTier:
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
         self.stack.close()
+
+    def health(self) -> Health:
+        """Its health, once it has begun."""
+        health = Health()
+        health.loaded(CASCADE, self.tier.name, DIGEST)
+        health.runs(self.tier, self.back)
+        assert self.tier.between_turns(lambda now: True, WAIT_S)
+        return health
 
     def vanish(self) -> None:
         """As SIGKILL does, for the others: it takes, settles and answers nothing any more."""
