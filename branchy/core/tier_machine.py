@@ -11,6 +11,7 @@ Each token it is given gets exactly one terminal effect: `SendAnswer`, `DeadLett
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -255,9 +256,11 @@ class TierMachine:
         """A verdict a row, None for one whose logits are not finite; None for a stage without an exit."""
         if stage.logits is None or not done:
             return None
-        logits = outputs[stage.logits.name]
+        logits, settings = outputs[stage.logits.name], model.exits[stage.name]
+        if math.isfinite(cast(Any, logits).sum(dtype=np.float64)):
+            return [*judge(logits, settings)]
         finite = np.isfinite(cast(Any, logits)).all(axis=-1)
-        verdicts = judge(np.where(finite[:, None], cast(Any, logits), 0.0), model.exits[stage.name])
+        verdicts = judge(np.where(finite[:, None], cast(Any, logits), 0.0), settings)
         return [v if ok else None for v, ok in zip(verdicts, finite, strict=True)]
 
     def _decide(
@@ -405,9 +408,9 @@ class TierMachine:
     def _finish(self, job: Job, answer: Answer) -> None:
         if answer.status == "ok":
             self.counters[f"answer.{answer.reason}" if answer.tier == self.tier else "answer.front"] += 1
+        self.latencies_ms.observe(answer.hops[0].total_ms)
         self._drop(job)
         self._send(job.token, job.reply_to, job.correlation, answer, job.request.traceparent)
-        self.latencies_ms.observe(answer.hops[0].total_ms)
 
     def _drop(self, job: Job) -> None:
         """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""

@@ -1,4 +1,4 @@
-"""Runs batches on a thread of its own, so that a slow model never holds up a tier's decisions."""
+"""Runs batches: slow ones on a thread of its own, so that they never hold up a tier's decisions; quick ones at once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from branchy.errors import BranchyError, DatasetError
 
 log = logging.getLogger(__name__)
 
+QUICK_S = 0.001
+"""A batch that should take less is run at once: handing it to a thread and back would take about as long."""
+
 Decode = Callable[[EncodedSample], Array]
 
 
 class Executor:
-    """One worker thread for the stages of a tier.
+    """One worker for the stages of a tier, with a thread for what takes long. Give it one batch at a time.
 
     Args:
-        engines: by (digest, stage); used by the worker's thread alone from now on, closed with it.
+        engines: by (digest, stage); used by one thread at a time from now on, closed with this.
         decode: an encoded sample to what the first stage takes; raises `DatasetError`.
-        report: takes each `Computed`, called on the worker's thread.
+        report: takes each `Computed`, called by the thread that ran it.
         clock: monotonic, in seconds; the tier machine's own.
     """
 
@@ -42,13 +45,17 @@ class Executor:
         self._decode = decode
         self._report = report
         self._clock = clock
+        self._sample_s: dict[tuple[str, str], float] = {}
         self._work: SimpleQueue[Submit | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="executor", daemon=True)
         self._thread.start()
 
     def submit(self, work: Submit) -> None:
         """Run a batch; `Computed` is reported when it is done, whatever becomes of it."""
-        self._work.put(work)
+        if len(work.inputs) * self._sample_s.get((work.model, work.stage), QUICK_S) < QUICK_S:
+            self._report(self._run(work))
+        else:
+            self._work.put(work)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Finish the batch at hand and free the engines; may be called twice."""
@@ -72,7 +79,9 @@ class Executor:
                 if not isinstance(error, BranchyError):
                     log.exception("stage %s failed on a batch of %d", work.stage, len(inputs))
                 failures = dict.fromkeys(range(len(work.inputs)), f"stage {work.stage} failed: {error}")
-        return Computed(work.work, outputs, started, self._clock(), failures)
+        finished = self._clock()
+        self._sample_s[work.model, work.stage] = (finished - started) / len(work.inputs)
+        return Computed(work.work, outputs, started, finished, failures)
 
     def _inputs(self, work: Submit) -> tuple[list[Array], dict[int, str]]:
         inputs, failures = [], {}

@@ -14,7 +14,7 @@ from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits
 from branchy.runner.events import Stamper
 from branchy.runner.tier import LOOK_AGAIN_S, Back, Tier
-from branchy.transport.base import Arrived, Delivery, Message, Revoked
+from branchy.transport.base import Arrived, Delivery, Message, Revoked, Sent
 
 
 @pytest.fixture
@@ -288,3 +288,115 @@ def test_a_tier_that_is_stuck_in_a_turn_cannot_be_looked_at(cascade):
     with tier._turn:
         assert tier.between_turns(lambda now: True, 0.0) is None
     assert tier.between_turns(lambda now: True, 20)
+
+
+class Still:
+    """Both ends of a back, and an executor, that take note of the threads they are called in."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+        self.tags: list[object] = []
+
+    def send(self, to: str, message: Message, tag: object, **more: object) -> bool:
+        self.threads.append(threading.current_thread().name)
+        self.tags.append(tag)
+        return True
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+    start = pause = resume = settle = lambda self, *_: None
+
+
+@pytest.fixture
+def running() -> Iterator[tuple[Tier, Still, threading.Thread]]:
+    """A tier that runs in a thread of its own, with ends that do nothing."""
+    tier, still = Tier("edge", [model_of((stage("edge", None, "fog"),))], TierLimits()), Still()
+    began = threading.Event()
+    still.start = began.set
+    thread = threading.Thread(target=tier.run, args=(Back(still, still, "dead"), None, still), name="run")
+    thread.start()
+    assert began.wait(20)
+    yield tier, still, thread
+    tier.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def garbage(number: int) -> Arrived:
+    return Arrived([Delivery(number, Message([], b"garbage"), 0.0, None, None)])
+
+
+def acknowledge(tier: Tier, still: Still) -> None:
+    tier.sink(*[Sent(tag, None) for tag in still.tags])
+
+
+def test_an_event_is_worked_off_by_the_thread_that_brings_it(running):
+    tier, still, _ = running
+    with tier._turn:
+        pass  # `run` has taken its first turn, and sleeps or is about to
+    tier.sink(garbage(1))
+    while len(still.threads) < 1:
+        pass
+    assert set(still.threads) <= {threading.current_thread().name, "run"}
+    for number in range(2, 100):
+        tier.sink(garbage(number))
+    acknowledge(tier, still)
+    assert still.threads.count(threading.current_thread().name) > 90
+
+
+def test_no_event_is_left_behind_when_many_threads_bring_them_at_once(running):
+    tier, still, _ = running
+    together = threading.Barrier(8)
+
+    def bring(first: int) -> None:
+        together.wait()
+        for number in range(first, first + 500):
+            tier.sink(garbage(number))
+
+    threads = [threading.Thread(target=bring, args=(1000 * n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    give_up_s = time.monotonic() + 20
+    while len(still.tags) < 4000 and time.monotonic() < give_up_s:
+        time.sleep(0.001)
+    assert len(still.tags) == 4000
+    acknowledge(tier, still)
+
+
+def test_an_event_that_comes_while_another_thread_is_at_it_waits_for_nobody(running):
+    tier, still, _ = running
+    with tier._turn:  # somebody is at it
+        tier.sink(garbage(1))
+        assert not still.tags
+    tier.sink(garbage(2))
+    while len(still.tags) < 2:
+        pass
+    acknowledge(tier, still)
+
+
+def test_a_deadline_that_comes_sooner_than_the_one_slept_for_is_kept(cascade):
+    cascade.start("edge")
+    slow = cascade.ask(sample(2), budget_ms=20_000.0, to="edge")
+    quick = cascade.ask(sample(2), budget_ms=100.0, to="edge")
+    answer = cascade.answer()[1]
+    assert (answer.request, answer.reason) == (quick, "timeout")
+    assert slow != quick
+
+
+def test_a_fault_of_the_tiers_own_in_a_transports_thread_ends_it(monkeypatch):
+    tier, still = Tier("edge", [model_of((stage("edge", None, "fog"),))], TierLimits()), Still()
+    monkeypatch.setattr(tier, "_request", lambda delivery: 1 / 0)
+
+    def bring() -> None:
+        with pytest.raises(ZeroDivisionError):
+            while True:  # `run` may be at it itself
+                tier.sink(garbage(1))
+
+    thread = threading.Thread(target=bring)
+    still.start = thread.start
+    with pytest.raises(ZeroDivisionError):
+        tier.run(Back(still, still, "dead"), None, still)
+    thread.join()
