@@ -44,6 +44,9 @@ def _split(value: Any) -> Any:
 
 
 Brokers = Annotated[str, AfterValidator(_brokers)]
+ReplyTopic = Annotated[str, Field(pattern=r"^branchy\.[A-Za-z0-9._-]{1,240}$")]
+"""Begins as all of branchy's topics: tiers send no answer anywhere else."""
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Names with commas between, or a list of them."""
 
@@ -67,7 +70,7 @@ class LinkSettings(_Frozen):
         password_file: a file that holds nothing else.
         group_protocol: Kafka's `classic` or `consumer` (KIP-848); None takes what fits the brokers.
         compression: what librdkafka compresses request bodies with.
-        options: more of librdkafka's own settings, by its dotted names; they win.
+        options: more of librdkafka's own settings, by its dotted names; they win. They may be secrets.
     """
 
     brokers: Brokers | None = None
@@ -81,10 +84,22 @@ class LinkSettings(_Frozen):
     password_file: Path | None = None
     group_protocol: Literal["classic", "consumer"] | None = None
     compression: Literal["none", "lz4", "zstd"] = "none"
-    options: Mapping[str, str] = Field(default_factory=dict)
+    options: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
-    def _sasl_is_whole(self) -> LinkSettings:
+    def _security_is_whole(self) -> LinkSettings:
+        """Refuse what would be left unused: who names an authority or a password does not want to do without."""
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        if not self.security.endswith("SSL") and (unused := given & {"ca_file", "certificate_file", "key_file"}):
+            raise ValueError(f"{', '.join(sorted(unused))} needs security SSL or SASL_SSL, got {self.security}")
+        if not self.security.startswith("SASL") and (
+            unused := given & {"sasl_mechanism", "username", "password", "password_file"}
+        ):
+            raise ValueError(
+                f"{', '.join(sorted(unused))} needs security SASL_SSL or SASL_PLAINTEXT, got {self.security}"
+            )
+        if len(given & {"certificate_file", "key_file"}) == 1:
+            raise ValueError("certificate_file and key_file go together; one file may hold both")
         if self.security.startswith("SASL"):
             missing = [n for n in ("sasl_mechanism", "username") if getattr(self, n) is None]
             if self.password is None and self.password_file is None:
@@ -136,6 +151,7 @@ class ServeSettings(_Settings):
         window_s: sliding window of the circuit breaker.
         probe_s: how often an open breaker lets a request through.
         way_back_ms: kept of each deadline for the answer's own way.
+        reply_topic: where the front's answers come back; None takes the one that the tier's replicas share.
         health: the port for probes and metrics.
     """
 
@@ -153,6 +169,7 @@ class ServeSettings(_Settings):
     window_s: float = Field(default=10.0, gt=0)
     probe_s: float = Field(default=2.0, gt=0)
     way_back_ms: float = Field(default=10.0, ge=0, le=10_000)
+    reply_topic: ReplyTopic | None = None
     health: HealthSettings = HealthSettings()
 
 
@@ -168,6 +185,7 @@ class DeviceSettings(_Settings):
         deadline_ms: the budget each request carries.
         grace_ms: how long after its deadline an answer is still taken.
         connect_timeout_s: how long to wait for the brokers at the start.
+        reply_topic: where the answers come back; None takes the one that all devices share, and may read.
     """
 
     bundle: Path
@@ -178,6 +196,7 @@ class DeviceSettings(_Settings):
     deadline_ms: float = Field(default=1000.0, gt=0, le=30_000)
     grace_ms: float = Field(default=1000.0, ge=0, le=60_000)
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600)
+    reply_topic: ReplyTopic | None = None
 
 
 class ProbeSettings(_Settings):
@@ -277,9 +296,13 @@ def _explain(loc: tuple[int | str, ...], message: str, sources: Mapping[str, Map
         origin, value = list(found.items())[-1]
         if isinstance(value, Mapping):  # a rule over several settings, which may come from several places
             return f"setting {name} from {' and '.join(found)}: {message}"
-        return f"setting {name} from {origin}: {message}{'' if 'password' in name else f', got {value!r:.80}'}"
+        return f"setting {name} from {origin}: {message}{'' if _is_secret(name) else f', got {value!r:.80}'}"
     variable = "BRANCHY_" + "_".join(str(part) for part in loc).upper()
     return f"setting {name}: {message}; give the flag, set {variable}, or write it into {DEFAULT_FILE}"
+
+
+def _is_secret(name: str) -> bool:
+    return "password" in name or "options" in name
 
 
 def _at(values: Any, loc: tuple[int | str, ...]) -> Any:
@@ -294,7 +317,7 @@ def _at(values: Any, loc: tuple[int | str, ...]) -> Any:
 def _with_brokers(settings: _L) -> _L:
     """Brokers that are not named: for the back those of this machine, for the front the back's."""
     if settings.back.brokers is None:
-        update = {"back": settings.back.model_copy(update={"brokers": _local_brokers()})}
+        update = {"back": settings.back.model_copy(update={"brokers": _local_brokers(settings.back.security)})}
         settings = settings.model_copy(update=update)
     if isinstance(settings, ServeSettings) and settings.front is not None and settings.front.brokers is None:
         front = settings.front.model_copy(update={"brokers": settings.back.brokers})
@@ -302,9 +325,17 @@ def _with_brokers(settings: _L) -> _L:
     return settings
 
 
-def _local_brokers() -> str:
+def _local_brokers(security: str) -> str:
+    """Those that `branchy broker start` wrote, if they take this security protocol."""
     try:
-        return str(json.loads(BROKER_FILE.read_text(encoding="utf-8"))["brokers"])
+        record = json.loads(BROKER_FILE.read_text(encoding="utf-8"))
+        brokers, wanted = str(record["brokers"]), str(record.get("security", security))
+        if wanted != security:
+            raise ConfigError(
+                f"the broker on this machine takes {wanted}, and the setting back.security is {security}; give --config "
+                f"{record['data']}/users/USER.toml, or those settings in another way"
+            )
+        return brokers
     except FileNotFoundError:
         raise ConfigError(
             "no brokers named: give --back HOST:PORT, set BRANCHY_BACK_BROKERS, or start some on this machine "

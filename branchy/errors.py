@@ -69,6 +69,10 @@ class BrokerUnavailableError(TransportError):
     """No broker answered in the time given."""
 
 
+class RefusedError(TransportError):
+    """The brokers refuse who we are, or what we ask for: trying again does not help."""
+
+
 class NoAnswerError(BranchyError):
     """A request got no answer that may be handed on; the message says why."""
 

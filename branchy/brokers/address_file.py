@@ -30,6 +30,7 @@ class BrokerRecord:
         kind: `embedded`, `kafka` (a cluster), or `node` (one of a cluster).
         started: when, ISO 8601 in UTC.
         data: a cluster's data folder, absolute, where each node has a file of its own.
+        security: Kafka's security protocol that clients use.
     """
 
     brokers: str
@@ -37,11 +38,14 @@ class BrokerRecord:
     kind: str
     started: str
     data: str | None = None
+    security: str = "PLAINTEXT"
 
     @classmethod
-    def now(cls, brokers: str, pid: int, kind: str, data: str | None = None) -> BrokerRecord:
+    def now(
+        cls, brokers: str, pid: int, kind: str, data: str | None = None, security: str = "PLAINTEXT"
+    ) -> BrokerRecord:
         """A record of a broker that starts now."""
-        return cls(brokers, pid, kind, datetime.now(UTC).isoformat(timespec="seconds"), data)
+        return cls(brokers, pid, kind, datetime.now(UTC).isoformat(timespec="seconds"), data, security)
 
 
 class Reservation:
@@ -93,6 +97,7 @@ class AddressFile:
                 str(data["kind"]),
                 str(data["started"]),
                 None if folder is None else str(folder),
+                str(data.get("security", "PLAINTEXT")),
             )
         except FileNotFoundError:
             return None

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +24,7 @@ from branchy.brokers.address_file import AddressFile, BrokerRecord
 from branchy.brokers.guard import Guard
 from branchy.brokers.kafka_config import ClusterPlan, MoreSettings, NodePlan, node_folder
 from branchy.brokers.kafka_home import KafkaHome
+from branchy.brokers.kafka_users import BROKER, KafkaUsers
 from branchy.brokers.running import NODE_FILE, node_files, running_broker, stop_broker, stop_processes
 from branchy.errors import BranchyError
 
@@ -46,13 +47,16 @@ class KafkaCluster:
         data: its folder: the plan, and a folder a node.
         nodes: how many, 1 or 3; None takes as many as before in this folder, or one.
         port: of the first node, the others follow; None takes those of before, or free ones.
+        security: Kafka's security protocol, of all listeners; None takes that of before, or `PLAINTEXT`.
+        users: who may log in besides those of before; none of both are the usual ones.
         java_options: of a node.
         more: given a node and its settings, those to add or to change.
 
     Attributes:
         data: the folder, absolute.
-        plan: nodes and ports.
+        plan: nodes, ports, security and users.
         brokers: `HOST:PORT[,...]`.
+        users: their files; of `PLAINTEXT` there are none.
 
     Raises:
         BranchyError: the folder is of another cluster, or a port is in use.
@@ -65,6 +69,8 @@ class KafkaCluster:
         *,
         nodes: int | None = None,
         port: int | None = None,
+        security: str | None = None,
+        users: Sequence[str] = (),
         java_options: tuple[str, ...] = JAVA_OPTIONS,
         more: MoreSettings | None = None,
     ) -> None:
@@ -75,8 +81,9 @@ class KafkaCluster:
                 f"{data}: a Kafka runs in this folder already ({', '.join(live)}); stop it where it was started with "
                 "'branchy broker stop', or name another folder with --data"
             )
-        self.plan: ClusterPlan = config.plan_cluster(self.data, nodes, port)
+        self.plan: ClusterPlan = config.plan_cluster(self.data, nodes, port, security, users)
         self.brokers = self.plan.brokers
+        self.users = KafkaUsers(self.data, self.plan.security, self.plan.users)
         self._home, self._java_options, self._more = home, java_options, more
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._guard: Guard | None = None
@@ -105,9 +112,11 @@ class KafkaCluster:
             for node in self.plan.nodes:
                 self.start_node(node.id, also_hold=() if reservation is None else (reservation.descriptor,))
             self.wait_ready(timeout_s)
+            self.users.register(self._admin())
             if reservation is not None:
                 first = self._processes[self.plan.nodes[0].id].pid
-                reservation.publish(BrokerRecord.now(self.brokers, first, "kafka", str(self.data)))
+                record = BrokerRecord.now(self.brokers, first, "kafka", str(self.data), self.plan.security)
+                reservation.publish(record)
             on_failure.pop_all()
 
     def start_node(self, number: int, *, also_hold: tuple[int, ...] = ()) -> None:
@@ -151,7 +160,7 @@ class KafkaCluster:
             BranchyError: a node ended, or time is up.
         """
         deadline_s = time.monotonic() + timeout_s
-        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0, "reconnect.backoff.max.ms": 200})
+        admin = self._admin()
         expected, seen = {node.id for node in self.plan.nodes}, set[int]()
         while seen != expected:
             for node in self.plan.nodes:
@@ -204,18 +213,30 @@ class KafkaCluster:
     ) -> None:
         self.stop()
 
+    def _admin(self) -> AdminClient:
+        """As the nodes' own user, who may do everything."""
+        quiet = {"log_level": 0, "reconnect.backoff.max.ms": 200}
+        security = self.users.client_config(BROKER) if self.users.names else {}
+        return AdminClient({"bootstrap.servers": self.brokers, **quiet, **security})
+
     def _write_settings(self) -> None:
-        """Settings of all nodes, and with Kafka's own tool the first files of the data of new ones."""
+        """Settings of all nodes, the users' files, and the first files of the data of new nodes."""
         try:
             config.write_plan(self.data, self.plan, self._more)
+            self.users.make(config.CERTIFIED_HOSTS)
+            self.users.write_settings(self.brokers)
+            with self.users.bootstrap_arguments() as more:
+                self._format(("format", "--cluster-id", self.plan.cluster_id, "--config", "server.properties", *more))
         except OSError as error:
             raise BranchyError(f"{self.data}: cannot be written: {error.strerror}") from None
-        tool = ("format", "--cluster-id", self.plan.cluster_id, "--config", "server.properties")
+
+    def _format(self, arguments: Sequence[str]) -> None:
+        """Have Kafka's own tool write the first files of the data of new nodes."""
         runs = []
         for node in self.plan.nodes:
             folder = node_folder(self.data, node)
             if not _is_formatted(folder, self.plan):
-                command = self._home.command("kafka.tools.StorageTool", *tool, options=TOOL_OPTIONS)
+                command = self._home.command("kafka.tools.StorageTool", *arguments, options=TOOL_OPTIONS)
                 run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 runs.append((node, run))
         for node, run in runs:

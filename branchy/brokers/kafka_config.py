@@ -9,15 +9,18 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from branchy.brokers.kafka_users import OPERATOR, RESERVED, USERS, server_security
 from branchy.errors import BranchyError, UsageError
 
 HOST = "127.0.0.1"
+CERTIFIED_HOSTS = f"IP:{HOST},DNS:localhost"
 PLAN_FILE = "cluster.json"
 DATA_FOLDER = "data"
 """A node's data, in the node's folder."""
@@ -90,10 +93,14 @@ class ClusterPlan:
     Attributes:
         cluster_id: Kafka's, 22 characters.
         nodes: by their numbers.
+        security: Kafka's security protocol, of every listener.
+        users: who may log in, besides the nodes and the operator.
     """
 
     cluster_id: str
     nodes: tuple[NodePlan, ...]
+    security: str = "PLAINTEXT"
+    users: tuple[str, ...] = ()
 
     @property
     def brokers(self) -> str:
@@ -104,23 +111,29 @@ class ClusterPlan:
 MoreSettings = Callable[[NodePlan, Mapping[str, str]], Mapping[str, str]]
 
 
-def plan_cluster(data: Path, nodes: int | None, port: int | None) -> ClusterPlan:
+def plan_cluster(
+    data: Path, nodes: int | None, port: int | None, security: str | None = None, users: Sequence[str] = ()
+) -> ClusterPlan:
     """What runs in a data folder: what ran there before, else something new; nothing is written.
 
     Args:
         data: the folder; it may not be there yet.
         nodes: how many nodes; None takes as many as before, or one.
         port: of the first node, the others follow; None takes those of before, or free ones.
+        security: Kafka's security protocol; None takes that of before, or `PLAINTEXT`.
+        users: besides those of before; none of both are the usual ones.
 
     Raises:
-        BranchyError: the folder is of something else or of another number of nodes, or a port is in use.
+        BranchyError: the folder is of something else, of another number of nodes or of another security, a user's
+            name cannot be one, or a port is in use.
     """
     known = read_plan(data)
     if known is None:
         controller_ports = free_ports(nodes or 1)
         ports = free_ports(nodes or 1, but=controller_ports) if port is None else range(port, port + (nodes or 1))
         members = zip(ports, controller_ports, strict=True)
-        plan = ClusterPlan(_new_cluster_id(), tuple(NodePlan(n, *both) for n, both in enumerate(members, 1)))
+        members_plan = tuple(NodePlan(n, *both) for n, both in enumerate(members, 1))
+        plan = ClusterPlan(_new_cluster_id(), members_plan, security or "PLAINTEXT")
     else:
         plan = known if port is None else _moved(known, port)
         if nodes not in (None, len(plan.nodes)):
@@ -128,6 +141,12 @@ def plan_cluster(data: Path, nodes: int | None, port: int | None) -> ClusterPlan
                 f"{data} holds a cluster of {len(plan.nodes)} nodes, asked for were {nodes}: "
                 "name another folder with --data, or delete this one"
             )
+        if security not in (None, plan.security):
+            raise UsageError(
+                f"{data} holds a cluster whose clients use {plan.security}, asked for was {security}: leave --tls and "
+                "--sasl out, name another folder with --data, or delete this one"
+            )
+    plan = replace(plan, users=_users(plan, users))
     for node in plan.nodes:
         if not port_is_free(node.port):
             whose = "is in use" if port is not None else "that this cluster had before is in use now"
@@ -144,7 +163,9 @@ def read_plan(data: Path) -> ClusterPlan | None:
     file = data / PLAN_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return ClusterPlan(str(content["cluster_id"]), tuple(NodePlan(**node) for node in content["nodes"]))
+        nodes = tuple(NodePlan(**node) for node in content["nodes"])
+        security, users = str(content.get("security", "PLAINTEXT")), tuple(map(str, content.get("users", ())))
+        return ClusterPlan(str(content["cluster_id"]), nodes, security, users)
     except FileNotFoundError:
         if not data.exists() or not any(data.iterdir()):
             return None
@@ -182,11 +203,11 @@ def server_properties(plan: ClusterPlan, node: NodePlan) -> Mapping[str, str]:
         "process.roles": "broker,controller",
         "node.id": str(node.id),
         "controller.quorum.voters": ",".join(f"{n.id}@{HOST}:{n.controller_port}" for n in plan.nodes),
-        "listeners": f"PLAINTEXT://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{node.port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"CLIENTS://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}",
+        "advertised.listeners": f"CLIENTS://{HOST}:{node.port}",
+        "listener.security.protocol.map": f"CLIENTS:{plan.security},CONTROLLER:{plan.security}",
         "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "inter.broker.listener.name": "CLIENTS",
         "log.dirs": DATA_FOLDER,
         "auto.create.topics.enable": "false",
         "default.replication.factor": copies,
@@ -199,6 +220,7 @@ def server_properties(plan: ClusterPlan, node: NodePlan) -> Mapping[str, str]:
         **FAIL_OVER,
         **GROUPS,
         **SIZE,
+        **server_security(plan.security),
     }
 
 
@@ -228,6 +250,22 @@ def free_ports(count: int, but: list[int] | None = None) -> list[int]:
     if len(found) < count:
         raise BranchyError(f"expected {count} free ports from {PORTS[0]} to {PORTS[-1]} on {HOST}, found {len(found)}")
     return found
+
+
+def _users(plan: ClusterPlan, more: Sequence[str]) -> tuple[str, ...]:
+    """Those of the plan and more, each once."""
+    if plan.security == "PLAINTEXT":
+        if more:
+            raise UsageError("users are for a broker with --tls or --sasl, got neither")
+        return ()
+    for name in more:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name) or name in RESERVED:
+            raise UsageError(
+                f"user {name!r:.80}: expected up to 63 letters, digits, dots, dashes and underscores, and none of "
+                f"{', '.join(sorted(RESERVED))}"
+            )
+    names = dict.fromkeys((*plan.users, *more)) or dict.fromkeys(USERS)
+    return tuple(name for name in names if name != OPERATOR)
 
 
 def _moved(plan: ClusterPlan, port: int) -> ClusterPlan:

@@ -17,6 +17,9 @@ STOP_TIMEOUT_S = 20.0
 
 KILL_TIMEOUT_S = 10.0
 
+USERS_FOLDER = "users"
+"""A secured cluster's certificates, passwords and settings files, in its data folder."""
+
 NODE_FILE = "node.json"
 """The address file of one node, in the node's folder."""
 
@@ -47,6 +50,13 @@ def dead_nodes(record: BrokerRecord) -> list[Path]:
     if record.data is None:
         return []
     return [file.path.parent for file in node_files(Path(record.data)) if not file.is_live()]
+
+
+def settings_files(record: BrokerRecord) -> list[Path]:
+    """A secured cluster's users' settings files, by name; of others none."""
+    if record.data is None or record.security == "PLAINTEXT":
+        return []
+    return sorted((Path(record.data) / USERS_FOLDER).glob("*.toml"))
 
 
 def stop_broker(address_file: Path) -> BrokerRecord | None:

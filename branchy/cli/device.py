@@ -22,6 +22,7 @@ import click
 @click.option("--grace-ms", type=float, help="How long after it an answer is still taken.  [default: 1000]")
 @click.option("--connect-timeout-s", type=float, help="How long to wait for brokers.  [default: 10]")
 @click.option("--csv", type=click.Path(path_type=Path), metavar="FILE", help="Write a row a request.")
+@click.option("--reply-topic", help="Topic of its own for the answers.  [default: the one that devices share]")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
 def command(
     dataset: str,

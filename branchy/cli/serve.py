@@ -25,6 +25,7 @@ import click
 @click.option("--way-back-ms", type=float, help="Kept of each deadline for the answer's way.  [default: 10]")
 @click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="Threshold, not the bundle's.")
+@click.option("--reply-topic", help="Topic of its own for the front's answers.  [default: that of the tier's replicas]")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
 @click.option("--health-port", type=int, help="Serve /healthz, /readyz and /metrics there.  [default: not at all]")
 @click.option("--health-host", metavar="ADDRESS", help="Address of the health port.  [default: 0.0.0.0, all of them]")

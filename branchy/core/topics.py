@@ -15,14 +15,25 @@ def requests(cascade: str, tier: str) -> str:
     return f"{PREFIX}{cascade}.{tier}.requests"
 
 
-def answers(cascade: str, requester: str) -> str:
-    """Where the answers come back that a tier (or `device`) asked its front for."""
-    return f"{PREFIX}{cascade}.{requester}.answers"
+def answers(cascade: str, requester: str, user: str | None = None) -> str:
+    """Where the answers come back that a tier (or `device`) asked its front for.
+
+    Args:
+        cascade: name in the topics.
+        requester: the tier, or `device`.
+        user: whose answers alone; None for the topic that all such requesters share.
+    """
+    return f"{PREFIX}{cascade}.{requester}.answers{f'.{user}' if user else ''}"
 
 
 def dead_letters(cascade: str, tier: str) -> str:
     """Where a tier puts what it could not read or run, with why in the headers."""
     return f"{PREFIX}{cascade}.{tier}.dead"
+
+
+def group(cascade: str, tier: str) -> str:
+    """The consumer group that a tier's replicas share its requests in."""
+    return f"{PREFIX}{cascade}.{tier}"
 
 
 def all_topics(spec: CascadeSpec, cascade: str) -> dict[str, int]:

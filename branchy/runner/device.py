@@ -16,6 +16,7 @@ from types import TracebackType
 
 from branchy.config import DeviceSettings
 from branchy.core import topics, wire
+from branchy.core.access import DEVICE
 from branchy.core.cascade import FULL, Array, StageSpec
 from branchy.core.messages import Answer, EncodedSample, Request
 from branchy.core.requester import MAX_IN_FLIGHT, Outcome, Requester, Schedule
@@ -87,7 +88,8 @@ class Device:
     def _connect(self, settings: DeviceSettings, timeout_s: float, link: tr.Link, stack: ExitStack) -> None:
         """Open inbox and sender; the inbox is ready before anything is sent."""
         cascade = settings.cascade or self.bundle.spec.name
-        queue, inbox = topics.requests(cascade, self.stage.name), topics.answers(cascade, "device")
+        queue = topics.requests(cascade, self.stage.name)
+        inbox = settings.reply_topic or topics.answers(cascade, DEVICE)
         largest = {queue: topics.sample_bytes(self.stage)}
         limit_bytes = link.prepare([queue, inbox], settings.connect_timeout_s, largest)[queue]
         if self.stage.input.size_bytes + HEADER_ROOM_BYTES > limit_bytes:

@@ -203,7 +203,8 @@ def _open_front(
 ) -> Front:
     """The way up; its inbox is there before this replica takes any request."""
     cascade, stage = _cascade(settings, loaded), loaded.model.stages[-1]
-    queue, inbox = topics.requests(cascade, stage.successors[0]), topics.answers(cascade, tier.name)
+    queue = topics.requests(cascade, stage.successors[0])
+    inbox = settings.reply_topic or topics.answers(cascade, tier.name)
     link = open_link(settings.front or settings.back, "front")
     stack.callback(link.close)
     sent_bytes = topics.request_bytes(stage)
@@ -233,7 +234,7 @@ def _open_back(
     _check_room(f"an input of stage {tier.name}", loaded.model.stages[0].input.size_bytes, queue, sizes[queue])
     sender = link.sender(tier.sink, message_timeout_s=BACK_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
     stack.callback(sender.close)
-    source = link.requests(queue, f"branchy.{cascade}.{tier.name}", tier.sink)
+    source = link.requests(queue, topics.group(cascade, tier.name), tier.sink)
     stack.callback(source.close)
     return Back(source, sender, link.queue(dead))
 

@@ -8,17 +8,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from branchy.config import LinkSettings
-from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.core.access import Rule
+from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
 from branchy.transport.kafka import topics
+from branchy.transport.kafka.access import bindings
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.clock import ClockOffset
 from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, broker_addresses, client_config, open_client
+from branchy.transport.kafka.listener import mismatch
 from branchy.transport.kafka.topic_settings import differences
-from branchy.transport.kafka.watch import LinkWatch
+from branchy.transport.kafka.watch import LinkWatch, refusal_in
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +31,10 @@ EMBEDDED_CLUSTER = "mockCluster"
 
 MAX_BATCH_BYTES = 1_000_000
 
+FIRST_PATIENCE_S = 0.5
+"""How long the first attempt at brokers may take; each later one may take twice as long."""
+
+MIN_PATIENCE_S = 0.1
 REFRESH_S = 0.2
 """Least time between two looks for a topic that is not known, so that wrong reply addresses cost little."""
 
@@ -53,6 +60,7 @@ class Cluster:
         self._partitions: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._looked_s = float("-inf")
+        self._refusal: str | None = None
 
     def client(self, kind: Callable[[dict[str, Any]], T], *parts: Mapping[str, Any]) -> T:
         """A librdkafka client: common settings, then `parts`, then the user's own options."""
@@ -66,15 +74,67 @@ class Cluster:
 
         Raises:
             BrokerUnavailableError: none answered in time.
+            RefusedError: they refuse this client, or want another security protocol.
         """
         if self._connected:
             return
-        self._admin = self.client(AdminClient)  # anew at each attempt: the address file may have changed
+        self._refusal = None
+        # Anew at each attempt: the address file may have changed. Its errors are this attempt's, not the link's.
+        self._admin = self.client(AdminClient, {"error_cb": self._on_first_error})
         try:
-            self._learn(self._admin.list_topics(timeout=timeout_s))
+            self._learn(self._first_metadata(timeout_s))
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
         self._connected = True
+
+    def _first_metadata(self, timeout_s: float) -> Any:
+        """Ask again until the time is up, or a refusal is known: librdkafka tells that only in between."""
+        deadline_s, patience_s = time.monotonic() + timeout_s, FIRST_PATIENCE_S
+        while True:
+            left_s = max(0.1, deadline_s - time.monotonic())
+            try:
+                return self._admin.list_topics(timeout=min(patience_s, left_s))
+            except KafkaException:
+                self._admin.poll(0)
+                where = broker_addresses(self.settings)
+                if self._refusal is not None:
+                    raise RefusedError(
+                        f"{self.name}: the brokers at {where} refuse this client: {self._refusal}"
+                    ) from None
+                # Without a word from the brokers, a wrong protocol looks as if they were away; asked once.
+                differs = mismatch(where, self.settings.security) if patience_s == FIRST_PATIENCE_S else None
+                if differs is not None:
+                    raise RefusedError(f"{self.name}: the broker at {differs}; check the security settings") from None
+                if time.monotonic() > deadline_s - MIN_PATIENCE_S:
+                    raise
+            time.sleep(MIN_PATIENCE_S)
+            patience_s *= 2
+
+    def _on_first_error(self, error: Any) -> None:
+        self._refusal = self._refusal or refusal_in(error)
+
+    def check_may_read(self, topic: str, timeout_s: float, group: str | None = None) -> None:
+        """See to it, before anybody waits for messages, that this user may read a topic, as a member of a group.
+
+        Raises:
+            RefusedError: it may not.
+        """
+        if self.embedded:
+            return
+        wanted = [(f"read {topic}", self._admin.describe_topics, TopicCollection([topic]), topic)]
+        if group is not None:
+            wanted.append((f"read as group {group}", self._admin.describe_consumer_groups, [group], group))
+        for what, describe, names, name in wanted:
+            future = describe(names, include_authorized_operations=True, request_timeout=timeout_s)[name]
+            try:
+                allowed = future.result().authorized_operations
+            except KafkaException as error:
+                if error.args[0].code() not in topics.NOT_ALLOWED:
+                    continue  # no group yet, or brokers that do not know the question: reading itself tells
+                allowed = [AclOperation.DESCRIBE]
+            if allowed and AclOperation.READ not in allowed:
+                who = f"user {self.settings.username}" if self.settings.username else "this client"
+                raise RefusedError(f"{self.name}: the brokers do not allow {who} to {what}")
 
     def prepare(
         self, names: Sequence[str], timeout_s: float, largest: Mapping[str, int] | None = None
@@ -122,6 +182,21 @@ class Cluster:
             raise TransportError(f"{'; '.join(misfits)}; alter what differs, or delete the topic and create it again")
         return created
 
+    def allow(self, rules: Sequence[Rule], timeout_s: float) -> None:
+        """See `KafkaLink.allow`."""
+        self.connect(timeout_s)
+        if self.embedded:
+            raise TransportError(f"{self.name}: the embedded broker keeps no rules: whoever reaches it may do all")
+        try:
+            for future in self._admin.create_acls(bindings(rules), request_timeout=timeout_s).values():
+                future.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.SECURITY_DISABLED:
+                raise TransportError(
+                    f"{self.name}: the brokers keep no rules (they have no authorizer): whoever reaches them may do all"
+                ) from None
+            raise self.unavailable(error, timeout_s) from None
+
     def _misfit(self, name: str, largest_bytes: int, partitions: int, found: Mapping[str, str] | None) -> str:
         """What differs of a topic that was there, empty for nothing; `found` is None when we may not know."""
         differs = [] if found is None else differences(name, largest_bytes, found)
@@ -154,7 +229,7 @@ class Cluster:
     def unavailable(self, error: KafkaException, timeout_s: float) -> TransportError:
         """The error for a person: which brokers, how long, and librdkafka's words."""
         if error.args[0].code() in topics.NOT_ALLOWED:
-            return TransportError(f"{self.name}: the brokers do not allow it: {error.args[0].str()}")
+            return RefusedError(f"{self.name}: the brokers do not allow it: {error.args[0].str()}")
         where = broker_addresses(self.settings)
         return BrokerUnavailableError(
             f"{self.name}: no Kafka broker answered at {where} within {timeout_s:g} s ({error.args[0].str()}); "

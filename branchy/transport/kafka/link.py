@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from branchy.config import LinkSettings
+from branchy.core.access import Rule
 from branchy.transport.base import Capabilities, Delivery, ReplyInbox, RequestSource, Sender, Sink
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.browse import browse
@@ -65,21 +66,34 @@ class KafkaLink:
         """
         return self._cluster.create(largest, partitions, replication, timeout_s)
 
+    def allow(self, rules: Sequence[Rule], timeout_s: float) -> None:
+        """Give users their rights, for an operator; what they had before stays.
+
+        Raises:
+            BrokerUnavailableError: no broker answered in time.
+            TransportError: they keep no rules.
+            RefusedError: this user may not give any.
+        """
+        self._cluster.allow(rules, timeout_s)
+
     def requests(self, name: str, group: str, sink: Sink) -> RequestSource:
         """A member of a group; connects first, to know what kind of brokers these are."""
         self._cluster.connect(CONNECT_TIMEOUT_S)
+        self._cluster.check_may_read(name, CONNECT_TIMEOUT_S, group)
         self._cluster.watch.add(sink)
         return KafkaSource(self._cluster, name, group, sink)
 
     def replies(self, name: str, replica: str, sink: Sink, timeout_s: float) -> ReplyInbox:
         """An inbox that reads from the end of the replica's partition on."""
         self._cluster.connect(timeout_s)
+        self._cluster.check_may_read(name, timeout_s)
         self._cluster.watch.add(sink)
         return KafkaInbox(self._cluster, name, replica, sink, timeout_s)
 
     def browse(self, name: str, timeout_s: float) -> Iterator[Delivery]:
         """Every partition up to the end that it has now; ages are by this machine's clock."""
         self._cluster.connect(timeout_s)
+        self._cluster.check_may_read(name, timeout_s)
         return browse(self._cluster, name, timeout_s)
 
     def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
 
-from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
 from branchy.transport.kafka.topic_settings import settings_for
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,13 @@ PARTITIONS = 12
 ENVELOPE_BYTES = 1_024
 """Kept of a topic's limit for the record's own overhead and the reply headers."""
 
-NOT_ALLOWED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+NOT_ALLOWED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
 
 NOT_NOW = frozenset(
     {
@@ -64,6 +70,7 @@ def create_missing(
         Those that were created.
 
     Raises:
+        RefusedError: a topic cannot be seen and may not be created.
         BrokerUnavailableError: the brokers did not make it in time.
         TransportError: a topic is not there and cannot be created.
     """
@@ -82,6 +89,11 @@ def create_missing(
             future.result()
             created.append(name)
         except KafkaException as error:
+            if error.args[0].code() in NOT_ALLOWED:
+                raise RefusedError(
+                    f"topic {name} is not there, or may not be seen by this user, who may not make it either; an "
+                    "operator makes topics with 'branchy topics create' and gives rights on them with --grant"
+                ) from None
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 kind = BrokerUnavailableError if error.args[0].code() in NOT_NOW else TransportError
                 raise kind(f"topic {name} is not there and cannot be made: {error.args[0].str()}") from None

@@ -6,7 +6,7 @@ import pytest
 from transport_harness import fresh_name, kafka_settings
 
 from branchy.config import LinkSettings
-from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.errors import BrokerUnavailableError, RefusedError
 from branchy.transport.kafka import cluster as cluster_module
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.cluster import Cluster
@@ -35,12 +35,13 @@ def test_brokers_that_do_not_answer_are_named_with_the_time_given(cluster: Clust
 
 
 def test_after_a_failed_attempt_the_address_is_looked_up_anew(embedded_broker, monkeypatch):
-    addresses = [NOWHERE, NOWHERE, embedded_broker.brokers]
-    monkeypatch.setattr("branchy.transport.kafka.config.broker_addresses", lambda settings: addresses.pop(0))
-    monkeypatch.setattr(cluster_module, "broker_addresses", lambda settings: addresses.pop(0))
+    told = [NOWHERE]
+    monkeypatch.setattr("branchy.transport.kafka.config.broker_addresses", lambda settings: told[-1])
+    monkeypatch.setattr(cluster_module, "broker_addresses", lambda settings: told[-1])
     cluster = Cluster(LinkSettings(), "back", "branchy.")
     with pytest.raises(BrokerUnavailableError):
         cluster.connect(0.3)
+    told.append(embedded_broker.brokers)
     cluster.connect(10)
     assert cluster.embedded
     cluster.close()
@@ -94,5 +95,5 @@ def test_refusals_are_told_from_absence(cluster: Cluster):
     from confluent_kafka import KafkaError, KafkaException
 
     refused = cluster.unavailable(KafkaException(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED)), 1)
-    assert type(refused) is TransportError
+    assert type(refused) is RefusedError
     assert "do not allow" in str(refused)
