@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import queue
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_events import Submit
 from branchy.errors import DatasetError, EngineError
-from branchy.runner.executor import Executor
+from branchy.runner.executor import QUICK_S, Executor
 
 
 class Doubling:
@@ -80,3 +82,38 @@ def test_closing_it_frees_the_engines_and_may_be_done_twice(bench):
     executor.close()
     executor.close()
     assert engine.closed
+
+
+@pytest.mark.parametrize(("took_s", "by_caller"), [(0.0001, True), (0.5, False)])
+def test_what_is_known_to_be_quick_is_run_by_the_caller_and_the_rest_by_the_thread(took_s, by_caller):
+    threads, done = [], queue.SimpleQueue()
+
+    class Engine(Doubling):
+        def run(self, batch):
+            threads.append(threading.current_thread().name)
+            return super().run(batch)
+
+    ticks = itertools.count()
+    executor = Executor({("m", "edge"): Engine()}, decode, done.put, clock=lambda: next(ticks) * took_s)
+    for _ in range(2):
+        executor.submit(Submit(5, "m", "edge", [np.asarray([1.0])]))
+        done.get(timeout=20)
+    executor.close()
+    assert threads == ["executor", threading.current_thread().name if by_caller else "executor"]
+
+
+def test_a_batch_of_many_that_are_quick_one_by_one_goes_to_the_thread():
+    threads, done = [], queue.SimpleQueue()
+
+    class Engine(Doubling):
+        def run(self, batch):
+            threads.append(threading.current_thread().name)
+            return super().run(batch)
+
+    ticks = itertools.count()
+    executor = Executor({("m", "edge"): Engine()}, decode, done.put, clock=lambda: next(ticks) * QUICK_S / 4)
+    for batch in (1, 8):
+        executor.submit(Submit(5, "m", "edge", [np.asarray([1.0])] * batch))
+        done.get(timeout=20)
+    executor.close()
+    assert threads == ["executor", "executor"]
