@@ -102,64 +102,87 @@ class Job:
 
 
 class WorkQueue:
-    """Jobs that wait to be computed, earliest deadline first; a batch is of one stage of one model."""
+    """Jobs that wait to be computed, by stage: an earlier stage goes first, then the earliest deadline.
+
+    So no request waits for its first prediction behind others that have one already. A batch is
+    of one stage of one model.
+    """
 
     def __init__(self) -> None:
-        self._heaps: defaultdict[tuple[str, int], list[tuple[float, int, Job]]] = defaultdict(list)
+        self._groups: defaultdict[tuple[str, int], _Group] = defaultdict(_Group)
         self._numbers = count()
-        self._waiting = 0
+        self._running_s = 0.0
         self._running = 0
-        self._item_s = 0.0
 
     def __len__(self) -> int:
         """How many wait."""
-        return self._waiting
+        return sum(group.waiting for group in self._groups.values())
 
     def oldest(self) -> float | None:
         """When the one that waits longest was asked for; None when none waits."""
-        waiting = (job.asked for heap in self._heaps.values() for _, _, job in heap if job.phase == "waiting")
-        return min(waiting, default=None)
+        heaps = (group.heap for group in self._groups.values())
+        return min((job.asked for heap in heaps for _, _, job in heap if job.phase == "waiting"), default=None)
 
     def push(self, job: Job) -> None:
         """Let a job wait for the stage at its position."""
         job.phase = "waiting"
-        self._waiting += 1
-        group = self._heaps[job.request.model, job.position]
-        heapq.heappush(group, (job.deadline.expires, next(self._numbers), job))
+        group = self._groups[job.request.model, job.position]
+        group.waiting += 1
+        heapq.heappush(group.heap, (job.deadline.expires, next(self._numbers), job))
 
-    def discard(self) -> None:
-        """One waiting job ended some other way (its phase says so)."""
-        self._waiting -= 1
+    def discard(self, job: Job) -> None:
+        """A waiting job ended some other way (its phase says so once that is over)."""
+        self._groups[job.request.model, job.position].waiting -= 1
 
     def take(self, most: int) -> list[Job]:
-        """The next batch, of the group whose first job is the most urgent; they are computing now."""
-        for group in self._heaps.values():
-            while group and group[0][2].phase != "waiting":
-                heapq.heappop(group)
-        groups = [g for g in self._heaps.values() if g]
-        if not groups:
+        """The next batch; its jobs are computing now."""
+        ready = [(position, group.first, group) for (_, position), group in self._groups.items() if group.waiting]
+        if not ready:
             return []
-        group = min(groups, key=lambda g: g[0][:2])
+        group = min(ready, key=lambda one: one[:2])[2]
         batch: list[Job] = []
-        while group and len(batch) < most:
-            job = heapq.heappop(group)[2]
+        while group.waiting and len(batch) < most:
+            job = heapq.heappop(group.heap)[2]
             if job.phase == "waiting":
                 job.phase = "computing"
+                group.waiting -= 1
                 batch.append(job)
-        self._waiting -= len(batch)
         self._running += len(batch)
+        self._running_s += len(batch) * group.item_s
         return batch
 
-    def computed(self, jobs: int, seconds: float) -> None:
-        """A batch of so many jobs took so long."""
-        self._running -= jobs
-        item_s = seconds / jobs
-        self._item_s = item_s if self._item_s == 0.0 else 0.8 * self._item_s + 0.2 * item_s
+    def computed(self, jobs: list[Job], seconds: float) -> None:
+        """A batch took so long."""
+        group = self._groups[jobs[0].request.model, jobs[0].position]
+        self._running -= len(jobs)
+        self._running_s = self._running_s - len(jobs) * group.item_s if self._running else 0.0
+        item_s = seconds / len(jobs)
+        group.item_s = item_s if group.item_s == 0.0 else 0.8 * group.item_s + 0.2 * item_s
 
-    def wait_s(self) -> float:
-        """Estimate of how long one that comes now waits and computes, in seconds.
+    def wait_s(self, model: str, position: int) -> float:
+        """Estimate of how long one that comes now to a stage waits and computes, in seconds.
 
         0 when nothing is ahead of it: one is always let in, or a single slow batch would shut the tier for ever.
         """
-        ahead = self._waiting + self._running
-        return (ahead + 1) * self._item_s if ahead else 0.0
+        ahead = [group for (_, stage), group in self._groups.items() if stage <= position and group.waiting]
+        if not ahead and not self._running:
+            return 0.0
+        return self._running_s + sum(g.waiting * g.item_s for g in ahead) + self._groups[model, position].item_s
+
+
+class _Group:
+    """What waits for one stage of one model, and how long that takes a job."""
+
+    __slots__ = ("heap", "item_s", "waiting")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, Job]] = []
+        self.waiting = 0
+        self.item_s = 0.0
+
+    @property
+    def first(self) -> tuple[float, int]:
+        """The earliest deadline of a job that still waits."""
+        while self.heap[0][2].phase != "waiting":
+            heapq.heappop(self.heap)
+        return self.heap[0][:2]

@@ -159,7 +159,7 @@ class TierMachine:
             self._refuse(event, "digest", text)
         elif deadline.expires <= now:
             self._refuse(event, "expired", "the deadline had passed when it came")
-        elif model.last and now + self._queue.wait_s() > deadline.answer_by:
+        elif now + self._queue.wait_s(request.model, 0) > deadline.answer_by:
             self._refuse(event, "overload", "this tier cannot answer it in time")
         else:
             self._accept(event, model, deadline, now)
@@ -227,7 +227,7 @@ class TierMachine:
     def _on_computed(self, event: ev.Computed, now: float) -> None:
         batch = self._works.pop(event.work)
         self._free_workers += 1
-        self._queue.computed(len(batch), event.finished - event.started)
+        self._queue.computed(batch, event.finished - event.started)
         model = self._models[batch[0].request.model]
         stage = model.stages[batch[0].position]
         done = [job for i, job in enumerate(batch) if i not in event.failures]
@@ -277,6 +277,10 @@ class TierMachine:
                 self._go_up(job, stage, activation, now)
             elif self._draining and job.verdict is not None:
                 self._answer_here(job, "handover", now)
+            elif job.verdict is not None and now + self._queue.wait_s(model.digest, job.position + 1) > (
+                job.deadline.answer_by
+            ):
+                self._answer_here(job, "overload", now)
             else:
                 job.position += 1
                 job.input = activation
@@ -415,7 +419,7 @@ class TierMachine:
     def _drop(self, job: Job) -> None:
         """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""
         if job.phase == "waiting":
-            self._queue.discard()
+            self._queue.discard(job)
         elif job.phase == "pending":
             self.way_up.end(job)
         job.phase = "done"

@@ -20,7 +20,7 @@ def job(number: int = 0, expires: float = 1.0, position: int = 0, model: str = "
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(0, 1), st.sampled_from("ab")), max_size=40), st.integers(1, 8))
-def test_batches_hold_each_job_once_of_one_stage_of_one_model_the_most_urgent_first(entries, most):
+def test_batches_are_of_one_stage_and_model_an_earlier_stage_first_then_the_most_urgent(entries, most):
     queue = WorkQueue()
     jobs = [job(n, expires, position, model) for n, (expires, position, model) in enumerate(entries)]
     for one in jobs:
@@ -30,7 +30,8 @@ def test_batches_hold_each_job_once_of_one_stage_of_one_model_the_most_urgent_fi
         assert len(batch) <= most
         assert len({(one.position, one.request.model) for one in batch}) == 1
         left = [one for one in jobs if one not in taken]
-        assert batch[0].deadline.expires == min(one.deadline.expires for one in left)
+        first = min((one.position, one.deadline.expires) for one in left)
+        assert (batch[0].position, batch[0].deadline.expires) == first
         same = [one for one in left if (one.position, one.request.model) == (batch[0].position, batch[0].request.model)]
         urgent = sorted(one.deadline.expires for one in same)[: len(batch)]
         assert [one.deadline.expires for one in batch] == urgent
@@ -45,22 +46,47 @@ def test_a_job_that_ended_while_it_waited_is_not_computed():
     queue.push(ended)
     queue.push(alive)
     ended.phase = "done"
-    queue.discard()
+    queue.discard(ended)
     assert len(queue) == 1
     assert queue.take(8) == [alive]
     assert queue.take(8) == []
 
 
+def computed(queue: WorkQueue, position: int, seconds: float) -> None:
+    queue.push(job(position=position))
+    queue.computed(queue.take(1), seconds)
+
+
 def test_the_wait_grows_with_what_is_ahead_and_is_none_when_idle():
     queue = WorkQueue()
-    queue.push(job(1))
-    queue.take(1)
-    queue.computed(1, 0.1)
-    assert queue.wait_s() == 0.0
+    computed(queue, 0, 0.1)
+    assert queue.wait_s("m", 0) == 0.0
     for number in range(4):
         queue.push(job(number))
     queue.take(2)
-    assert queue.wait_s() == pytest.approx(0.5)
+    assert queue.wait_s("m", 0) == pytest.approx(0.5)
+
+
+def test_only_what_goes_before_it_makes_one_wait():
+    queue = WorkQueue()
+    computed(queue, 0, 0.1)
+    computed(queue, 1, 2.0)
+    for _ in range(3):
+        queue.push(job(position=1))
+    assert queue.wait_s("m", 0) == 0.0
+    queue.push(job())
+    assert queue.wait_s("m", 0) == pytest.approx(0.2)
+    assert queue.wait_s("m", 1) == pytest.approx(0.1 + 3 * 2.0 + 2.0)
+
+
+def test_one_that_ended_some_other_way_makes_nobody_wait():
+    queue = WorkQueue()
+    computed(queue, 0, 0.1)
+    ended = job()
+    queue.push(ended)
+    ended.phase = "done"
+    queue.discard(ended)
+    assert queue.wait_s("m", 0) == 0.0
 
 
 def test_a_job_is_due_when_the_requester_leaves_or_with_a_prediction_in_time_for_the_way_back():
@@ -79,7 +105,7 @@ def test_the_oldest_is_the_one_asked_for_first_of_those_that_wait():
         queue.push(one)
     assert queue.oldest() == -2.0
     jobs[1].phase = "done"
-    queue.discard()
+    queue.discard(jobs[1])
     assert queue.oldest() == -1.0
     assert queue.take(1) == [jobs[0]]
     assert queue.oldest() == -1.0

@@ -341,8 +341,9 @@ def test_only_the_first_stage_takes_an_image():
     assert tier.tokens[token].terminal is None
 
 
-def test_an_overloaded_last_tier_rejects_before_it_computes():
-    tier = world("last")
+@pytest.mark.parametrize("stages", ["last", "first", "two"])
+def test_a_tier_rejects_what_it_cannot_compute_in_time_before_it_computes(stages):
+    tier = world(stages)
     tier.arrive(w.request(tier.stages, 1))
     tier.advance()
     (work,) = tier.works
@@ -356,6 +357,25 @@ def test_an_overloaded_last_tier_rejects_before_it_computes():
     assert (refused.status, refused.reason, refused.label) == ("rejected", "overload", None)
     patient = tier.arrive(w.request(tier.stages, 4, 2000.0))
     assert tier.tokens[patient].terminal is None
+
+
+def test_what_the_next_stage_here_cannot_compute_in_time_is_answered_by_the_exit_it_has_passed():
+    tier = world("two")
+    tier.arrive(w.request(tier.stages, 1))
+    tier.advance()
+    tier.compute(next(iter(tier.works)), [w.UNSURE], {})
+    tier.advance()
+    (work,) = tier.works
+    tier.works.pop(work)
+    tier.now += 0.9
+    outputs = {"logits": np.asarray([w.SURE], np.float32), "activation": np.zeros((1, 4), np.float32)}
+    tier.handle(ev.Computed(work, outputs, tier.now - 0.9, tier.now, {}))
+    first, second = (tier.arrive(w.request(tier.stages, number)) for number in (2, 3))
+    tier.advance()
+    tier.compute(next(iter(tier.works)), [w.UNSURE, w.UNSURE], {})
+    assert tier.tokens[first].terminal is None, "with nothing ahead of it one is always let in"
+    answer = answer_of(tier, second)
+    assert (answer.status, answer.reason, answer.exit) == ("ok", "overload", "edge")
 
 
 def test_a_batch_that_fails_gets_errors_and_the_dead_letters():
