@@ -92,7 +92,7 @@ def share_thresholds(
         wanted += share
         count = max(0, round(wanted * n) - (n - int(staying.sum())))
         ordered = -np.sort(-sign * exit_scores[staying])
-        best = sign * _cut(ordered, count, sign * strictest, sign * always(policy, classes))
+        best = sign * cut(ordered, count, sign * strictest, sign * always(policy, classes))
         leaving = staying & (sign * exit_scores >= sign * best)
         staying &= ~leaving
         out.append(ShareThreshold(float(best), float(leaving.mean())))
@@ -100,8 +100,15 @@ def share_thresholds(
     return out
 
 
-def _cut(ordered: NDArray[np.float64], count: int, strictest: float, laxest: float) -> float:
-    """A value with about `count` of the descending scores at or above it."""
+def cut(ordered: NDArray[np.float64], count: int, strictest: float, laxest: float) -> float:
+    """A threshold with about `count` of these scores at or above it, halfway between two of them.
+
+    Args:
+        ordered: (n,) scores, the highest first.
+        count: of equal scores all are counted or none, whichever comes nearer to it.
+        strictest: the threshold for none of them.
+        laxest: the threshold for all of them.
+    """
     if count == 0:
         return strictest
     if count >= ordered.size:

@@ -1,0 +1,234 @@
+"""The promise itself: kept over many draws from a population that can be counted, and not by promising nothing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from exit_pool import exit_pool
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from branchy.core.guarantee import (
+    Bound,
+    Losses,
+    betting_p_value,
+    binomial_p_value,
+    certify,
+    certify_expected,
+    log_capital,
+    samples_needed,
+)
+from branchy.core.tuning import ExitOutputs, LossName, Thresholds, at, path
+
+ALPHA, DELTA = 0.01, 0.05
+DRAWS = 200
+COSTS = (0.0, 1.0)
+
+Certifier = Callable[[Iterable[Losses]], int]
+
+
+# --- the promise, over draws from a finite population ----------------------------------------------------------------
+
+
+class Population:
+    """All there is: what thresholds of the edge really lose and how many really leave there, counted."""
+
+    def __init__(self, loss: LossName) -> None:
+        self.loss = loss
+        self.everybody = exit_pool(20_000, (1.6, 2.6))
+        table, scores = self.everybody.losses(loss).astype(int), self.everybody.scores[0]
+        surest_first = np.argsort(-scores)
+        moved = (table[0] - table[1])[surest_first]
+        self._ascending = -scores[surest_first]
+        self._lost = table[1].sum() + np.concatenate(([0], np.cumsum(moved)))
+
+    def at(self, thresholds: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean loss and share leaving at the edge, for each threshold of the edge."""
+        left = np.searchsorted(self._ascending, -np.asarray(thresholds), side="right")
+        return self._lost[left] / len(self.everybody), left / len(self.everybody)
+
+    @property
+    def best_edge_share(self) -> float:
+        """Of all thresholds that lose at most alpha."""
+        lost, shares = self.at(self.everybody.scores[0])
+        return float(shares[lost <= ALPHA].max())
+
+    def draw(self, rng: np.random.Generator, n: int) -> ExitOutputs:
+        return self.everybody.take(rng.integers(0, len(self.everybody), n))
+
+
+def sequence_of(vectors: Sequence[Thresholds], outputs: ExitOutputs, loss: LossName) -> Iterator[Losses]:
+    table = outputs.losses(loss)
+    return (at(table, outputs.leaving(vector)) for vector in vectors)
+
+
+@cache
+def population(loss: LossName) -> Population:
+    return Population(loss)
+
+
+class Draws:
+    """Many times: a path fixed on one sample of the population, certified on another, held against the whole."""
+
+    def __init__(self, certifier: Certifier, loss: LossName = "gap", n: int = 5_000, draws: int = DRAWS) -> None:
+        people, rng = population(loss), np.random.default_rng(7)
+        self.worst, self.chosen, self.shares = np.zeros(draws), np.zeros(draws), np.zeros(draws)
+        for i in range(draws):
+            tune, fresh = people.draw(rng, n // 2), people.draw(rng, n)
+            vectors = path(tune, loss, COSTS)
+            certified = vectors[: certifier(sequence_of(vectors, fresh, loss))]
+            if certified:
+                lost, shares = people.at([edge for edge, _ in certified])
+                self.worst[i], self.chosen[i], self.shares[i] = lost.max(), lost[-1], shares[-1]
+
+    @property
+    def violations(self) -> float:
+        """Share of the draws in which one of the certified vectors loses more than alpha of the population."""
+        return float(np.mean(self.worst > ALPHA))
+
+    @property
+    def edge_share(self) -> float:
+        return float(self.shares.mean())
+
+
+def allowed_violations(draws: int = DRAWS) -> float:
+    return DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / draws)
+
+
+@pytest.mark.parametrize(("loss", "bound"), [("gap", "binomial"), ("gap", "betting"), ("disagreement", "binomial")])
+def test_the_promise_is_kept_and_worth_having(loss: LossName, bound: Bound) -> None:
+    found = Draws(lambda sequence: certify(sequence, ALPHA, DELTA, bound), loss)
+    assert found.violations <= allowed_violations()
+    assert found.edge_share >= 0.9 * population(loss).best_edge_share
+
+
+def test_one_that_certifies_nothing_keeps_the_promise_and_is_found_out() -> None:
+    found = Draws(lambda _: 0, draws=20)
+    assert found.violations == 0
+    assert found.edge_share < 0.9 * population("gap").best_edge_share
+
+
+def uncorrected(sequence: Iterable[Losses]) -> int:
+    """The cheapest that loses no more than alpha of the very samples it is chosen by."""
+    return max(i + 1 for i, losses in enumerate(sequence) if losses.mean() <= ALPHA)
+
+
+def test_choosing_without_a_test_breaks_the_promise() -> None:
+    assert Draws(uncorrected, draws=100).violations > 2 * allowed_violations(100)
+
+
+def test_an_expected_loss_is_kept_on_average_over_draws() -> None:
+    found = Draws(lambda sequence: certify_expected(sequence, ALPHA), n=2_000)
+    assert found.chosen.mean() <= ALPHA + 3 * found.chosen.std() / math.sqrt(DRAWS)
+    assert found.chosen.mean() > ALPHA / 2
+    assert found.violations > allowed_violations()  # which is what having no delta means
+
+
+# --- the bounds ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.floats(0.01, 0.99), st.data())
+def test_the_binomial_p_value_is_the_tail_of_the_binomial(n: int, alpha: float, data: st.DataObject) -> None:
+    lost = data.draw(st.integers(0, n))
+    tail = sum(math.comb(n, k) * alpha**k * (1 - alpha) ** (n - k) for k in range(lost + 1))
+    assert binomial_p_value(lost, n, alpha) == pytest.approx(tail, rel=1e-9)
+
+
+def test_the_binomial_p_value_holds_where_the_terms_underflow() -> None:
+    assert 0 < binomial_p_value(0, 60_000, 0.01) < 1e-200
+    assert binomial_p_value(600, 60_000, 0.01) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.01, 0.0), (0.03, 0.02), (0.3, 0.29)])
+def test_the_betting_p_value_is_small_as_seldom_as_it_says(lost: float, won: float) -> None:
+    rng, n = np.random.default_rng(1), 1000
+    draws = rng.random((1000, n))
+    losses = (draws < lost).astype(np.int8) - (draws > 1 - won).astype(np.int8)
+    small = np.mean([betting_p_value(row, ALPHA, DELTA) <= DELTA for row in losses])
+    assert small <= DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / 1000)
+
+
+@pytest.mark.parametrize(("alpha", "chances"), [(0.3, {1: 0.3, 0: 0.7}), (0.2, {1: 0.4, 0: 0.4, -1: 0.2})])
+def test_at_a_mean_loss_of_alpha_the_capital_stays_what_it_is_on_average(
+    alpha: float, chances: dict[int, float]
+) -> None:
+    """Over all sequences there are: a bet that saw its own sample would gain."""
+    average = np.zeros(6)
+    for sequence in itertools.product(chances, repeat=6):
+        chance = math.prod(chances[loss] for loss in sequence)
+        average += chance * np.exp(log_capital(np.array(sequence, np.int8), alpha, delta=0.9))
+    assert average == pytest.approx(np.ones(6))
+
+
+def test_what_is_won_makes_up_for_what_is_lost_only_in_the_betting_bound() -> None:
+    losses = np.zeros(5000, np.int8)
+    losses[::50], losses[1::60] = 1, -1
+    rng = np.random.default_rng(0)
+    rng.shuffle(losses)
+    assert betting_p_value(losses, ALPHA, DELTA) <= DELTA < binomial_p_value(100, 5000, ALPHA)
+
+
+# --- the order -------------------------------------------------------------------------------------------------------
+
+
+def _with(lost: int, n: int = 1000) -> Losses:
+    losses = np.zeros(n, np.int8)
+    losses[:lost] = 1
+    return losses
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_the_first_that_fails_ends_it_and_no_more_is_read(expected: bool) -> None:
+    sequence = iter([_with(1), _with(2), _with(200), _with(0)])
+    found = certify_expected(sequence, ALPHA) if expected else certify(sequence, ALPHA, DELTA, "binomial")
+    assert found == 2
+    assert next(sequence).sum() == 0
+
+
+def test_the_expected_loss_is_held_at_its_running_maximum() -> None:
+    """Two settings that lose different samples: the second stands for both."""
+    first, second = _with(6), np.roll(_with(6), 6)
+    assert certify_expected([first, first], ALPHA) == 2
+    assert certify_expected([first, second], ALPHA) == 1
+
+
+def test_an_expected_gap_gets_nothing_for_what_is_won() -> None:
+    losses = _with(12)
+    losses[100:] = -1
+    assert certify_expected([losses], ALPHA) == 0
+
+
+# --- how many samples ------------------------------------------------------------------------------------------------
+
+
+def test_half_a_per_cent_takes_598_samples_without_a_loss() -> None:
+    assert samples_needed(0.005, 0.05) == 598
+    assert certify([_with(0, 598)], 0.005, 0.05, "binomial") == 1
+    assert certify([_with(0, 597)], 0.005, 0.05, "binomial") == 0
+
+
+def test_an_expected_loss_takes_fewer() -> None:
+    assert samples_needed(0.005, None) == 199
+    assert certify_expected([_with(0, 199)], 0.005) == 1
+    assert certify_expected([_with(0, 198)], 0.005) == 0
+
+
+@given(st.floats(0.005, 0.3), st.floats(0.001, 0.5), st.floats(0.0, 0.8))
+def test_that_many_samples_are_enough(alpha: float, delta: float, part: float) -> None:
+    for asked in (delta, None):
+        n = samples_needed(alpha, asked, part * alpha)
+        assert n is not None
+        losses = _with(math.floor(part * alpha * n), n)
+        kept = certify_expected([losses], alpha) if asked is None else certify([losses], alpha, delta, "binomial")
+        assert kept == 1
+
+
+def test_no_number_of_samples_certifies_what_loses_too_much() -> None:
+    assert samples_needed(0.01, 0.05, 0.01) is None
+    assert samples_needed(0.01, None, 0.02) is None
