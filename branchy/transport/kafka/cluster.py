@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from branchy.config import LinkSettings
@@ -121,20 +121,47 @@ class Cluster:
         """
         if self.embedded:
             return
-        wanted = [(f"read {topic}", self._admin.describe_topics, TopicCollection([topic]), topic)]
-        if group is not None:
-            wanted.append((f"read as group {group}", self._admin.describe_consumer_groups, [group], group))
-        for what, describe, names, name in wanted:
-            future = describe(names, include_authorized_operations=True, request_timeout=timeout_s)[name]
-            try:
-                allowed = future.result().authorized_operations
-            except KafkaException as error:
-                if error.args[0].code() not in topics.NOT_ALLOWED:
-                    continue  # no group yet, or brokers that do not know the question: reading itself tells
-                allowed = [AclOperation.DESCRIBE]
-            if allowed and AclOperation.READ not in allowed:
-                who = f"user {self.settings.username}" if self.settings.username else "this client"
-                raise RefusedError(f"{self.name}: the brokers do not allow {who} to {what}")
+        who = f"user {self.settings.username}" if self.settings.username else "this client"
+        if not self._may_read_topic(topic, timeout_s):
+            raise RefusedError(f"{self.name}: the brokers do not allow {who} to read {topic}")
+        if group is not None and not self._may_read_as(group, topic, timeout_s):
+            raise RefusedError(f"{self.name}: the brokers do not allow {who} to read as group {group}")
+
+    def _may_read_topic(self, topic: str, timeout_s: float) -> bool:
+        """Whether the brokers say so, or do not know the question: then reading itself tells."""
+        topic_alone = TopicCollection([topic])
+        described = self._admin.describe_topics(
+            topic_alone, include_authorized_operations=True, request_timeout=timeout_s
+        )
+        try:
+            allowed = described[topic].result().authorized_operations
+        except KafkaException as error:
+            return error.args[0].code() not in topics.NOT_ALLOWED
+        return not allowed or AclOperation.READ in allowed
+
+    def _may_read_as(self, group: str, topic: str, timeout_s: float) -> bool:
+        """Whether the brokers tell this user of a group, or say nothing in time: then reading itself tells.
+
+        It is a consumer that asks, not the admin client: where that one's `describe_consumer_groups` runs out
+        of time, librdkafka 2.16 ends the process (https://github.com/confluentinc/librdkafka/pull/5397).
+        """
+        deadline_s = time.monotonic() + timeout_s
+        consumer: Any = self.client(Consumer, {"group.id": group})
+        try:
+            while time.monotonic() < deadline_s:
+                try:
+                    (place,) = consumer.committed([TopicPartition(topic, 0)], timeout=FIRST_PATIENCE_S)
+                except KafkaException as failed:
+                    message = consumer.poll(0)
+                    errors = [failed.args[0], message and message.error()]
+                else:
+                    errors = [place.error]
+                    deadline_s = 0.0
+                if any(error and error.code() in topics.NOT_ALLOWED for error in errors):
+                    return False
+            return True
+        finally:
+            consumer.close()
 
     def prepare(
         self, names: Sequence[str], timeout_s: float, largest: Mapping[str, int] | None = None

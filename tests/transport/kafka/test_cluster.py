@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from transport_harness import fresh_name, kafka_settings
 
@@ -12,6 +15,15 @@ from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.cluster import Cluster
 
 NOWHERE = "127.0.0.1:1"
+HASTY = """
+import sys
+from branchy.config import LinkSettings
+from branchy.transport.kafka.cluster import Cluster
+cluster = Cluster(LinkSettings(brokers=sys.argv[1]), "back", "branchy.")
+cluster.connect(20.0)
+for number in range(40):
+    cluster.check_may_read("branchy.hasty.edge.requests", 0.002 + number * 0.002, f"hasty-{number}")
+"""
 
 
 @pytest.fixture
@@ -97,3 +109,9 @@ def test_refusals_are_told_from_absence(cluster: Cluster):
     refused = cluster.unavailable(KafkaException(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED)), 1)
     assert type(refused) is RefusedError
     assert "do not allow" in str(refused)
+
+
+def test_a_group_that_cannot_be_asked_about_in_time_does_not_end_the_process(real_brokers: str):
+    """As librdkafka's admin client does, then or when the next broker goes away."""
+    done = subprocess.run([sys.executable, "-c", HASTY, real_brokers], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
