@@ -332,8 +332,8 @@ def _local_brokers(security: str) -> str:
         brokers, wanted = str(record["brokers"]), str(record.get("security", security))
         if wanted != security:
             raise ConfigError(
-                f"the broker on this machine takes {wanted}, and the setting back.security is {security}; give --config "
-                f"{record['data']}/users/USER.toml, or those settings in another way"
+                f"the broker on this machine takes {wanted}, and the setting back.security is {security}; give "
+                f"--config {record['data']}/users/USER.toml, or what it says in another way"
             )
         return brokers
     except FileNotFoundError:

@@ -44,6 +44,19 @@ def apache_kafka(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory
         yield cluster
 
 
+SECURED_USERS = ("device", "camera", "edge", "hall")
+"""Of the secured Kafka, besides the operator: two kinds of device, and a user for each tier of the toy bundle."""
+
+
+@pytest.fixture(scope="session")
+def secured_kafka(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """One real Kafka with TLS, logins and rights for the session; tests keep apart by the names of their cascades."""
+    data = tmp_path_factory.mktemp("secured")
+    options = {"security": "SASL_SSL", "users": SECURED_USERS, "java_options": QUICK_JAVA}
+    with KafkaCluster(kafka_home, data, **options) as cluster:
+        yield cluster
+
+
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of tests/support/toy_bundle.py; read it, don't change it."""

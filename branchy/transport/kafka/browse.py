@@ -8,13 +8,13 @@ from typing import Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
-from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
 from branchy.transport.base import Delivery, Message
 from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
 from branchy.transport.kafka.fetch import Fetcher
-from branchy.transport.kafka.topics import NOT_ALLOWED
+from branchy.transport.kafka.topics import NO_GROUP, NOT_ALLOWED
 from branchy.transport.kafka.watermarks import watermarks
 
 POLL_S = 0.1
@@ -89,8 +89,10 @@ def _offset(message: Any, fetcher: Fetcher) -> int | None:
     error = message.error()
     if error is None or _is_end(message):
         return int(message.offset())
+    if error.code() == NO_GROUP:
+        return None
     if error.code() in NOT_ALLOWED:
-        raise TransportError(f"{message.topic()}: the brokers do not allow it: {error.str()}")
+        raise RefusedError(f"{message.topic()}: the brokers do not allow it: {error.str()}")
     return fetcher.skip(message)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -248,6 +249,10 @@ class Cluster:
             return f"reply topic {address.topic!r:.80} has {count} partitions, none is {address.partition}"
         return None
 
+    def takes_bytes(self, topic: str) -> float:
+        """The largest message that a topic takes, as `prepare` learnt it; infinite where it was not asked."""
+        return self._limits.get(topic, math.inf)
+
     def limits(self) -> dict[str, int]:
         """A producer's size settings, from what `prepare` learnt: a batch must fit into every topic."""
         known = self._limits.values() or [CLIENT_LIMIT_BYTES]
@@ -256,7 +261,8 @@ class Cluster:
     def unavailable(self, error: KafkaException, timeout_s: float) -> TransportError:
         """The error for a person: which brokers, how long, and librdkafka's words."""
         if error.args[0].code() in topics.NOT_ALLOWED:
-            return RefusedError(f"{self.name}: the brokers do not allow it: {error.args[0].str()}")
+            words = KafkaError(error.args[0].code()).str()  # the brokers' own may be a whole request as Java prints it
+            return RefusedError(f"{self.name}: the brokers do not allow it: {words}")
         where = broker_addresses(self.settings)
         return BrokerUnavailableError(
             f"{self.name}: no Kafka broker answered at {where} within {timeout_s:g} s ({error.args[0].str()}); "

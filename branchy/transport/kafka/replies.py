@@ -15,6 +15,7 @@ from branchy.transport.kafka.addresses import KafkaAddress, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
 from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.topics import NO_GROUP
 from branchy.transport.kafka.watermarks import watermarks
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class KafkaInbox:
 
     def _replied(self, message: Any) -> Replied | None:
         if message.error() is not None:
-            self._fetcher.skip(message)
+            if message.error().code() != NO_GROUP:
+                self._fetcher.skip(message)
             return None
         try:
             headers = message.headers() or ()

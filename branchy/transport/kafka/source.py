@@ -124,10 +124,15 @@ class KafkaSource:
             headers = message.headers() or ()
         except UnicodeDecodeError:
             return Delivery(token, Message((), b""), 0.0, None, None, "a header's name is not UTF-8")
+        body = message.value() or b""
+        size_bytes = len(body) + sum(len(name) + len(value or b"") for name, value in headers)
+        if size_bytes > self._cluster.takes_bytes(self._topic):  # it was compressed; no dead letter could hold it
+            text = f"it expands to {size_bytes} bytes, more than its topic takes"
+            return Delivery(token, Message((), b""), 0.0, None, None, f"{_where(message)} is left out: {text}")
         envelope = open_envelope(headers, self._cluster.complaint)
         return Delivery(
             token,
-            Message(envelope.headers, message.value() or b""),
+            Message(envelope.headers, body),
             self._age_s(message, now_s),
             envelope.reply_to,
             envelope.correlation,
@@ -139,8 +144,8 @@ class KafkaSource:
         token = None if offset is None else self._track(message.partition(), offset)
         if token is None:
             return None
-        where = f"{message.topic()} [{message.partition()}] offset {offset}"
-        return Delivery(token, Message((), b""), 0.0, None, None, f"{where} cannot be read: {message.error().str()}")
+        fault = f"{_where(message, offset)} cannot be read: {message.error().str()}"
+        return Delivery(token, Message((), b""), 0.0, None, None, fault)
 
     def _track(self, partition: int, offset: int) -> KafkaToken | None:
         """None for what is no longer ours (a rebalance within the same fetch) or is being worked on already."""
@@ -274,3 +279,8 @@ class KafkaSource:
             self._commit(positions)
         elif positions:
             logger.warning("%s: the brokers are away; what was answered last will come again", self._cluster.name)
+
+
+def _where(message: Any, offset: int | None = None) -> str:
+    """Coordinates, for a person who looks for the record."""
+    return f"{message.topic()} [{message.partition()}] offset {message.offset() if offset is None else offset}"

@@ -37,6 +37,8 @@ def settings_for(name: str, largest_bytes: int) -> dict[str, str]:
     """
     dead = name.endswith(".dead")
     limit_bytes = max(DEFAULT_LIMIT_BYTES, 2 * (largest_bytes + ROOM_BYTES))  # a batch is more than its one message
+    if dead:
+        limit_bytes += ROOM_BYTES  # any message that its requests topic takes, and why it is there
     settings = {
         "cleanup.policy": "delete",
         "message.timestamp.type": "LogAppendTime",
@@ -61,7 +63,8 @@ def differences(name: str, largest_bytes: int, found: Mapping[str, str]) -> list
         found: its settings as the brokers tell them.
     """
     wanted = settings_for(name, largest_bytes)
-    wanted["max.message.bytes"] = str(largest_bytes + ROOM_BYTES)  # single messages go through; batches adapt
+    # Single messages have to go through; batches adapt.
+    wanted["max.message.bytes"] = str(largest_bytes + (2 if name.endswith(".dead") else 1) * ROOM_BYTES)
     out = []
     for key, value in wanted.items():
         have = found.get(key)

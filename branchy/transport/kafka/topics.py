@@ -37,6 +37,9 @@ NOT_NOW = frozenset(
 )
 """Errors of brokers that are busy, or just electing: trying again helps."""
 
+NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
+"""Means nothing to who reads by `assign`, in no group: librdkafka looks for a group's coordinator all the same."""
+
 
 def touch(admin: Any, names: Sequence[str], deadline_s: float) -> None:
     """Make topics appear on the mock cluster: it creates what a producer's or admin's metadata request names."""
