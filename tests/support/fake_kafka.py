@@ -26,8 +26,10 @@ class FakeMessage:
         timestamp_ms: int = 0,
         headers: Sequence[tuple[str, bytes | None]] | Exception | None = None,
         kind: int = TIMESTAMP_LOG_APPEND_TIME,
+        value: bytes | None = None,
     ) -> None:
         self._offset, self._partition, self._headers = offset, partition, headers
+        self._value = str(offset).encode() if value is None else value
         self._error = None if error is None else KafkaError(error)
         self._timestamp = (kind, timestamp_ms)
 
@@ -49,7 +51,7 @@ class FakeMessage:
         return self._headers
 
     def value(self) -> bytes:
-        return str(self._offset).encode()
+        return self._value
 
     def timestamp(self) -> tuple[int, int]:
         return self._timestamp

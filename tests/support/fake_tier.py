@@ -114,7 +114,7 @@ class FakeTier:
         self._script = script
         link, queue = broker.link("fake"), topics.requests("toy", tier)
         link.prepare([queue, topics.answers("toy", "device")], 1.0)
-        self._sender = link.sender(lambda event: None, message_timeout_s=1.0, queue_limit=1000)
+        self._sender = link.sender(lambda *events: None, message_timeout_s=1.0, queue_limit=1000)
         self._source = link.requests(queue, "fake", self._events.put)
         self._source.start()
         self._thread = threading.Thread(target=self._work, daemon=True)

@@ -40,9 +40,11 @@ class Target:
     stage: str
     sample: np.ndarray
     """uint8"""
+    number: str = "p"
+    """The request's id: of two that are the same a tier answers the newer."""
 
-    def good(self, number: str = "p") -> Message:
-        request = Request(number, self.digest, self.stage, 20_000.0, {"sample": self.sample})
+    def good(self) -> Message:
+        request = Request(self.number, self.digest, self.stage, 20_000.0, {"sample": self.sample})
         return Message(*wire.encode_request(request, STAMP))
 
     def body(self, raw: bytes, code: str = "body") -> Poison:
@@ -171,7 +173,7 @@ def _no_image(target: Target, random: Random) -> Poison:
 KINDS: list[Callable[[Target, Random], Poison]] = [
     # bodies that are not what they claim
     lambda target, random: target.body(target.good().body[: random.randrange(len(target.good().body))]),
-    lambda target, random: target.body(target.good().body + random.randbytes(random.randint(1, 50))),
+    lambda target, random: target.body(target.good().body + bytes(random.randint(1, 150_000))),
     lambda target, random: target.body(random.randbytes(random.randint(0, 400))),
     lambda target, random: target.body(random.choice(BOMBS)),
     lambda target, random: target.body(

@@ -11,7 +11,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError
 from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
 from transport_harness import Events
 
-from branchy.transport.base import Arrived, Revoked
+from branchy.transport.base import Arrived, Message, Revoked
 from branchy.transport.kafka import source as source_module
 from branchy.transport.kafka.source import KafkaSource
 
@@ -99,6 +99,36 @@ def test_what_is_there_already_comes_with_the_first(bench: Bench):
     bench.turn(FakeMessage(5))
     (arrived,) = bench.events.of(Arrived)
     assert [delivery.message.body for delivery in arrived.deliveries] == [b"5", b"6", b"7"]
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [(bytes(901), [("h" * 50, b"v" * 50)]), (b"", [("h", b"v" * 1000)]), (b"", [("h" * 1001, None)])],
+)
+def test_what_expands_to_more_than_its_topic_takes_is_handed_on_by_its_coordinates_alone(bench, value, headers):
+    bench.cluster._limits[TOPIC] = 1000
+    bench.assign(0)
+    reply = [("kafka_replyTopic", b"branchy.c.device.answers"), ("kafka_correlationId", b"c")]
+    bench.turn(FakeMessage(5, value=value, headers=headers if value else [*headers, *reply]), FakeMessage(6))
+    large, small = bench.events.deliveries()
+    assert large.message == Message((), b"")
+    assert (large.reply_to, large.correlation) == (None, None)
+    assert large.fault is not None
+    assert large.fault.startswith(f"{TOPIC} [0] offset 5 is left out: it expands to 10")
+    assert small.fault is None
+    bench.settle(5, 6)
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == [{0: 7}]
+
+
+@pytest.mark.parametrize("limit_bytes", [1000, None])
+def test_what_fills_its_topic_to_the_byte_is_handed_on_whole(bench, limit_bytes):
+    if limit_bytes is not None:
+        bench.cluster._limits[TOPIC] = limit_bytes
+    bench.assign(0)
+    bench.turn(FakeMessage(5, value=bytes(900), headers=[("h" * 50, b"v" * 50)]))
+    (delivery,) = bench.events.deliveries()
+    assert (delivery.fault, len(delivery.message.body)) == (None, 900)
 
 
 def test_a_commit_stops_at_the_lowest_unsettled_offset(bench: Bench):

@@ -24,6 +24,12 @@ def test_a_limit_has_room_for_a_batch_of_the_largest_message_and_a_segment_for_a
     assert int(settings["segment.bytes"]) >= int(settings["max.message.bytes"]) >= 1_048_588
 
 
+@given(sizes)
+def test_dead_letters_have_more_room_than_the_requests_that_they_were(size):
+    requests, dead = (int(settings_for(f"branchy.c.edge.{kind}", size)["max.message.bytes"]) for kind in KINDS[::2])
+    assert dead >= requests + 16 * 1024
+
+
 def test_brokers_open_every_batch_of_requests_and_nothing_else():
     assert [settings_for(f"branchy.c.edge.{kind}", 0).get("compression.type") for kind in KINDS] == [
         "uncompressed",

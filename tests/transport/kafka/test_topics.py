@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -14,10 +15,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from transport_harness import Events, fresh_name, kafka_settings, message
 
 from branchy.errors import BrokerUnavailableError, TransportError
-from branchy.transport.base import Sent
+from branchy.transport.base import Message, Sent
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.topic_settings import settings_for
-from branchy.transport.kafka.topics import create_missing
+from branchy.transport.kafka.topics import ENVELOPE_BYTES, create_missing
 
 WAIT_S = 20.0
 LARGEST_BYTES = 3_000_000
@@ -107,6 +108,27 @@ def test_a_tier_makes_room_for_its_largest_tensor_and_for_several_of_it_at_once(
         for number in range(3):
             assert sender.send(link.queue(queue), message("x" * LARGEST_BYTES), number)
         assert [sent.error for sent in events.wait(Sent, 3)] == [None] * 3
+
+
+def test_what_fills_a_requests_topic_to_the_byte_fits_the_dead_letters_with_why_it_is_there(link, queue):
+    dead = queue.replace(".requests", ".dead")
+    limit_bytes = link.prepare([queue, dead], WAIT_S)[queue]
+    events, tags = Events(), itertools.count()
+    with closing(link.sender(events, message_timeout_s=20, queue_limit=10)) as sender:
+
+        def fits(topic: str, size_bytes: int, *headers: tuple[str, bytes]) -> bool:
+            tag = next(tags)
+            assert sender.send(link.queue(topic), Message(headers, bytes(size_bytes)), tag)
+            (sent,) = [each for each in events.wait(Sent, tag + 1) if each.tag == tag]
+            return sent.error is None
+
+        fitting, too_large = limit_bytes, limit_bytes + ENVELOPE_BYTES
+        while too_large - fitting > 1:
+            middle = (fitting + too_large) // 2
+            fitting, too_large = (middle, too_large) if fits(queue, middle) else (fitting, middle)
+        assert limit_bytes < fitting, "nothing was over the limit that is told"
+        why = [("branchy-error-code", b"not-finite"), ("branchy-error", b"x" * 1000), ("branchy-tier", b"x" * 249)]
+        assert fits(dead, fitting, *why)
 
 
 def test_a_tier_says_once_what_differs_and_works_with_what_there_is(link, queue, real_brokers, caplog):
