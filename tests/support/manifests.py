@@ -1,0 +1,79 @@
+"""The Kubernetes manifests as kustomize renders them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from deployment import ROOT
+
+OVERLAYS = ("local", "edge-cloud", "autoscale", "tls")
+KUSTOMIZATIONS = (".", *(f"overlays/{name}" for name in OVERLAYS))
+Manifest = dict[str, Any]
+
+
+def kubectl() -> str:
+    """The one of this environment, else of the machine. Without: a failure on CI, elsewhere a skip."""
+    found = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        words = "no kubectl here, which renders the manifests: pip install 'branchy[dev]'"
+        pytest.fail(words, pytrace=False) if os.environ.get("CI") else pytest.skip(words)
+    return found
+
+
+def copy_with_secrets(folder: Path, *more_names: str) -> Path:
+    """A copy of the manifests in which the secrets of `tls` are made."""
+    if shutil.which("openssl") is None:
+        words = "no openssl here, which makes the certificates"
+        pytest.fail(words, pytrace=False) if os.environ.get("CI") else pytest.skip(words)
+    copy = folder / "k8s"
+    shutil.copytree(ROOT / "deploy" / "k8s", copy, ignore=shutil.ignore_patterns("secrets"))
+    make = copy / "overlays" / "tls" / "make_secrets.sh"
+    done = subprocess.run(["sh", str(make), "branchy", *more_names], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def render(kustomization: Path) -> list[Manifest]:
+    """What `kubectl apply -k` would send."""
+    done = subprocess.run([kubectl(), "kustomize", str(kustomization)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    """One of them; of a ConfigMap or Secret the name before kustomize's hash will do."""
+    (found,) = [
+        m
+        for m in manifests
+        if m["kind"] == kind and (m["metadata"]["name"] == name or m["metadata"]["name"].rpartition("-")[0] == name)
+    ]
+    return found
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
+    """Everything that makes pods, each with the spec of its pods."""
+    for manifest in manifests:
+        if "template" in manifest.get("spec", {}):
+            yield manifest, manifest["spec"]["template"]["spec"]
+
+
+def containers(pod: Manifest) -> list[Manifest]:
+    """All of a pod's."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def variables(container: Manifest, manifests: list[Manifest]) -> dict[str, str]:
+    """A container's variables with their values; those that come from the pod have none to tell."""
+    out: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        out |= named(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return out | {each["name"]: each.get("value", "") for each in container.get("env", [])}
