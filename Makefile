@@ -7,15 +7,18 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 DATA ?= digits
 SEEDS ?= 10000
+SEED ?= 1
+REQUESTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench simulate format clean
+.PHONY: help test demo bench simulate chaos format clean
 
 help:
 	@echo "make test                  format check, lint, types, layers and every test"
 	@echo "make demo [DATA=digits]    train, serve and use a cascade on this machine, and kill its cloud"
 	@echo "make bench                 measure the runner's own work and print ratios"
 	@echo "make simulate [SEEDS=10000] run whole cascades on a virtual clock, a seed each, on every core"
+	@echo "make chaos [REQUESTS=10000] [SEED=1] kill tiers and brokers, spoil links, and count what is lost"
 	@echo "make format                format the code and fix what the linter can fix"
 	@echo "make clean                 remove .venv and everything that tools have left behind"
 
@@ -34,6 +37,9 @@ bench: $(INSTALLED)
 
 simulate: $(INSTALLED)
 	PYTHONPATH=tests/support $(BIN)/python -m simulation.run $(SEEDS)
+
+chaos: $(INSTALLED)
+	PYTHONPATH=tests/support $(BIN)/python -m chaos.run $(REQUESTS) --seed $(SEED)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix

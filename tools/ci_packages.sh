@@ -1,11 +1,12 @@
 #!/bin/sh
-# System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka, and
-# kcat, as a client that is not branchy.
+# System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka, kcat,
+# as a client that is not branchy, and Go, which builds Toxiproxy.
 set -eu
 missing=""
 command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"
 command -v mvn >/dev/null 2>&1 || missing="$missing maven"
 command -v kcat >/dev/null 2>&1 || missing="$missing kcat"
+command -v go >/dev/null 2>&1 || missing="$missing golang-go"
 [ -z "$missing" ] && exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "please install:$missing" >&2

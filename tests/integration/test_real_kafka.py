@@ -16,7 +16,7 @@ import toy_bundle as toy
 from client import WAIT_S
 from commands import Command
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from groups import wait_for_shares
 from serving_stand import Stand, one_sample
 
 from branchy.brokers.apache_kafka import KafkaCluster
@@ -58,23 +58,8 @@ def serve_two_replicas(stand: Stand) -> tuple[Command, Command, Command]:
     for replica in (first, second):
         replica.wait_for_log("tier edge ready")
     above.wait_for_log("tier hall ready")
-    wait_for_shares(stand, "edge", [PARTITIONS // 2] * 2)
+    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS // 2] * 2)
     return first, second, above
-
-
-def wait_for_shares(stand: Stand, tier: str, shares: list[int]) -> None:
-    """Until the members of a tier's group own so many partitions each, by the broker's word."""
-    admin = AdminClient({"bootstrap.servers": stand.brokers})
-    group = f"branchy.{stand.cascade}.{tier}"
-    until_s = time.monotonic() + WAIT_S
-    while (found := _shares(admin, group)) != shares:
-        assert time.monotonic() < until_s, found
-        time.sleep(0.05)
-
-
-def _shares(admin: AdminClient, group: str) -> list[int]:
-    described = admin.describe_consumer_groups([group])[group].result()
-    return sorted(len(member.assignment.topic_partitions) for member in described.members)
 
 
 def ask_all(device: Device, halfway: Callable[[], None]) -> None:
@@ -166,7 +151,7 @@ def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answer
         checked(future.result(WAIT_S))
     slowest_s = max(future.result().latency_s for future in held)
     assert slowest_s > SESSION_S / 2, "no request was in the killed replica's hands"
-    wait_for_shares(stand, "edge", [PARTITIONS // 2] * 2)
+    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS // 2] * 2)
     ask_all(device, lambda: None)
     for replica in (second, *replacements):
         assert replica.stop() == 0
@@ -179,7 +164,7 @@ def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for
     device = open_device(stand, deadline_ms=(SESSION_S - 1) * 1e3)
     ask_all(device, lambda: first.process.send_signal(signal.SIGTERM))
     assert first.process.wait(WAIT_S) == 0
-    wait_for_shares(stand, "edge", [PARTITIONS])
+    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS])
     assert second.stop() == 0
     assert min(came(first), came(second)) > 0
     assert came(first) + came(second) >= len(SAMPLES)

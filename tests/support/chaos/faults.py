@@ -1,0 +1,254 @@
+"""What goes wrong, while requests come: each fault as a script, and what it promises about their answers."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from branchy.transport.kafka.config import CLASSIC_GROUP
+from chaos.world import NODES, REPLICAS, World
+
+REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
+"""After a first tier's replica died without a word: its session ends, and another takes its partitions."""
+BROKER_WINDOW_S = 8.0
+"""After a broker died: its session ends, others lead its partitions, and all clients find out."""
+CLOSE_WINDOW_S = 4.0
+"""After a link is back: clients connect again, and the next probe closes the breaker (every 2 s unless told)."""
+PATIENCE_S = 30.0
+"""So long something that has to happen is waited for; whether it came in time is judged afterwards."""
+BEFORE_S = 2.0
+OPEN_S = 4.0
+"""An open breaker is watched so long: two probes."""
+SETTLE_S = 2.0
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time in which answers may come late, or be refusals, because something that they need is gone.
+
+    Attributes:
+        what: that is gone.
+        start_s: by `time.time()`.
+        promised_s: how long it may last.
+    """
+
+    what: str
+    start_s: float
+    promised_s: float
+
+    def covers(self, at_s: float) -> bool:
+        """Whether a moment is in it."""
+        return self.start_s <= at_s <= self.start_s + self.promised_s
+
+
+@dataclass
+class Act:
+    """One fault at work.
+
+    Attributes:
+        world: what it is done to.
+        random: where its choices come from.
+        windows: fail-overs that it brought about.
+        spoilt_s: when a link was spoilt, and
+        healed_s: when it was well again, by `time.time()`.
+        did: what was done, for the table.
+    """
+
+    world: World
+    random: random.Random
+    windows: list[Window] = field(default_factory=list)
+    spoilt_s: float | None = None
+    healed_s: float | None = None
+    did: list[str] = field(default_factory=list)
+
+    def pause(self, seconds: float) -> None:
+        """Let requests come."""
+        time.sleep(seconds)
+
+    def wait_until(self, has_come: Callable[[], object]) -> None:
+        """Let requests come until something has, or for `PATIENCE_S`."""
+        until_s = time.monotonic() + PATIENCE_S
+        while not has_come() and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
+
+    def fails_over(self, what: str, promised_s: float) -> Window:
+        """Say that something is gone now."""
+        window = Window(what, time.time(), promised_s)
+        self.windows.append(window)
+        return window
+
+    def outlast(self, window: Window) -> None:
+        """Go on until a window is over."""
+        time.sleep(max(0.0, window.start_s + window.promised_s - time.time()))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault.
+
+    Attributes:
+        name: in the table.
+        script: does it, while requests come; all is well again when it returns.
+        breaker: of the link's lower tier: what it has to do, `free` when it may do either.
+        link: that is spoilt, by the tier that it leads to.
+    """
+
+    name: str
+    script: Callable[[Act], None]
+    breaker: Literal["opens", "stays closed", "free"] = "free"
+    link: str | None = None
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def _spoilt(link: str, hold_s: float, kind: str, **attributes: int) -> Callable[[Act], None]:
+    """A toxic on all connections of a link for some seconds."""
+
+    def script(act: Act) -> None:
+        act.pause(BEFORE_S)
+        act.spoilt_s = time.time()
+        for proxy in act.world.proxies_of(link):
+            act.world.proxies.spoil(proxy, kind, **attributes)
+        act.pause(hold_s)
+        _heal(act)
+
+    return script
+
+
+def _black_hole(link: str) -> Callable[[Act], None]:
+    """What is sent over a link is lost, and nothing says so, until a breaker opens, and for some probes more."""
+
+    def script(act: Act) -> None:
+        act.pause(BEFORE_S)
+        act.spoilt_s = time.time()
+        for proxy in act.world.proxies_of(link):
+            act.world.proxies.spoil(proxy, "timeout", timeout=0)
+        act.wait_until(act.world.open_breakers)
+        act.pause(OPEN_S)
+        _heal(act)
+
+    return script
+
+
+def _flapping(link: str, hold_s: float) -> Callable[[Act], None]:
+    """The link is cut and mended again and again."""
+
+    def script(act: Act) -> None:
+        act.pause(BEFORE_S)
+        act.spoilt_s = time.time()
+        cuts = 0
+        while time.time() < act.spoilt_s + hold_s:
+            for enabled in (False, True):
+                for proxy in act.world.proxies_of(link):
+                    act.world.proxies.enable(proxy, enabled)
+                act.pause(act.random.uniform(0.2, 1.2))
+            cuts += 1
+        act.did.append(f"cut {cuts} times")
+        _heal(act)
+
+    return script
+
+
+def _heal(act: Act) -> None:
+    act.world.proxies.heal()
+    act.healed_s = time.time()
+    act.wait_until(lambda: not act.world.open_breakers())
+    act.pause(SETTLE_S)
+
+
+# --- tiers and brokers -----------------------------------------------------------------------------------------------
+
+
+def _calm(act: Act) -> None:
+    act.pause(2 * BEFORE_S)
+
+
+def _kills(act: Act) -> None:
+    """Of each tier one replica is killed and replaced at once."""
+    tiers = list(act.world.tiers)
+    act.random.shuffle(tiers)
+    for tier in tiers:
+        act.pause(BEFORE_S)
+        kill_one(act, tier)
+
+
+def kill_one(act: Act, tier: str) -> None:
+    """Kill a replica of a tier, replace it, and go on until all is shared again.
+
+    What a killed replica of a further tier had taken is answered in time by the tier behind it. Only the
+    first tier's requests have to wait for another replica.
+    """
+    replica = act.random.choice(REPLICAS)
+    act.did.append(f"{tier}-{replica}")
+    gone = act.fails_over(f"{tier}-{replica}", REPLICA_WINDOW_S if tier == act.world.tiers[0] else 0.0)
+    act.world.kill(tier, replica)
+    act.world.start((tier, replica))
+    act.outlast(gone)
+    act.world.wait_shared()
+
+
+def _restarts(act: Act) -> None:
+    """All replicas of all tiers are told to stop and started again, one by one."""
+    order = act.world.replicas()
+    act.random.shuffle(order)
+    for tier, replica in order:
+        restart_one(act, tier, replica)
+    act.pause(SETTLE_S)
+
+
+def restart_one(act: Act, tier: str, replica: int) -> None:
+    """Tell a replica to stop, and start it again once it has."""
+    act.did.append(f"{tier}-{replica}")
+    act.world.stop(tier, replica)
+    act.world.start((tier, replica))
+    act.world.wait_shared()
+
+
+def kill_broker(act: Act) -> None:
+    """One broker of the three is killed, and comes back once the others have taken over."""
+    node = act.random.randint(1, NODES)
+    act.did.append(f"node {node}")
+    act.pause(BEFORE_S)
+    gone = act.fails_over(f"node {node}", BROKER_WINDOW_S)
+    act.world.cluster.kill_node(node)
+    act.outlast(gone)
+    act.world.cluster.start_node(node)
+    act.world.cluster.wait_ready()
+    act.world.wait_in_sync()
+    act.pause(SETTLE_S)
+
+
+def link_faults(first: str, second: str, hold_s: float = 8.0) -> Mapping[str, Fault]:
+    """By short name the faults of links.
+
+    Args:
+        first: the link to the second tier.
+        second: the link to the third.
+        hold_s: how long a link is spoilt; a black hole until the breaker has opened.
+    """
+    return {
+        "latency-50": Fault(
+            "link: round trip + 50 ms", _spoilt(first, hold_s, "latency", latency=25), "stays closed", first
+        ),
+        "latency-500": Fault(
+            "link: round trip + 500 ms", _spoilt(first, hold_s, "latency", latency=250), "free", first
+        ),
+        "bandwidth": Fault("link: 2 kB/s a connection", _spoilt(first, hold_s, "bandwidth", rate=2), "free", first),
+        "black-hole": Fault("link: black hole", _black_hole(first), "opens", first),
+        "black-hole-above": Fault("link above: black hole", _black_hole(second), "opens", second),
+        "resets": Fault("link: reset every second", _spoilt(first, hold_s, "reset_peer", timeout=1000), "free", first),
+        "flapping": Fault("link: flapping", _flapping(first, hold_s), "free", first),
+    }
+
+
+CALM = Fault("nothing", _calm)
+REPLACEMENTS: Mapping[str, Fault] = {
+    "kills": Fault("a replica a tier: SIGKILL, replaced", _kills),
+    "broker": Fault("a broker of three: SIGKILL, back", kill_broker),
+    "restarts": Fault("all replicas: SIGTERM, one by one", _restarts),
+}

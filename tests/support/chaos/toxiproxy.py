@@ -1,0 +1,107 @@
+"""Toxiproxy (https://github.com/Shopify/toxiproxy): found or built, run, and told what to do to the links."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from branchy.brokers.kafka_config import HOST, free_ports
+from branchy.brokers.kafka_home import cache_folder
+from branchy.errors import BranchyError
+from branchy.runner.processes import Processes
+
+VERSION = "2.5.0"
+"""The newest that Debian's Go (1.19) builds, and Go's module proxy knows."""
+
+MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
+BUILD_TIMEOUT_S = 300.0
+READY_TIMEOUT_S = 20.0
+CALL_TIMEOUT_S = 5.0
+DIRECTIONS = ("upstream", "downstream")
+
+
+def find_toxiproxy(environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
+    """The program of an earlier build, else built by Go into the user's cache folder.
+
+    Raises:
+        BranchyError: there is no Go, or it could not build it.
+    """
+    target = cache_folder(environment).parent / f"toxiproxy-{VERSION}"
+    if target.exists():
+        return target
+    go = shutil.which("go", path=environment.get("PATH"))
+    if go is None:
+        raise BranchyError(f"no Toxiproxy here: {target} is not there, and no Go to build it (Debian: golang-go)")
+    say(f"building Toxiproxy {VERSION} with Go into {target} (once)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxiproxy-") as folder:
+        command, env = [go, "install", MODULE], {**environment, "GOBIN": folder}
+        try:
+            done = subprocess.run(
+                command, env=env, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BranchyError(f"Go did not build Toxiproxy within {BUILD_TIMEOUT_S:g} s") from None
+        if done.returncode != 0:
+            raise BranchyError(f"Go could not build Toxiproxy: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
+        os.replace(Path(folder) / "server", target)
+    return target
+
+
+class Toxiproxy:
+    """A server with proxies; ended with `processes`.
+
+    Args:
+        program: see `find_toxiproxy`.
+        processes: owns the server.
+    """
+
+    def __init__(self, program: Path, processes: Processes) -> None:
+        port = free_ports(1)[0]
+        self._url = f"http://{HOST}:{port}"
+        self._server = processes.start("toxiproxy", [str(program), "-host", HOST, "-port", str(port)])
+        self._wait_ready()
+
+    def create(self, name: str, listen: int, upstream: int) -> None:
+        """A proxy from one port of this machine to another."""
+        self._call("/proxies", {"name": name, "listen": f"{HOST}:{listen}", "upstream": f"{HOST}:{upstream}"})
+
+    def spoil(self, name: str, kind: str, **attributes: int) -> None:
+        """Add a toxic to both directions of a proxy, for connections that are there and those to come."""
+        for stream in DIRECTIONS:
+            toxic = {"name": f"{kind}-{stream}", "type": kind, "stream": stream, "attributes": attributes}
+            self._call(f"/proxies/{name}/toxics", toxic)
+
+    def enable(self, name: str, enabled: bool) -> None:
+        """Take connections; or close those that are there, and take none."""
+        self._call(f"/proxies/{name}", {"enabled": enabled})
+
+    def heal(self) -> None:
+        """Enable all proxies and take all toxics away."""
+        self._call("/reset", {})
+
+    def _wait_ready(self) -> None:
+        until_s = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            try:
+                self._call("/version")
+            except (urllib.error.URLError, ConnectionError):
+                if not self._server.is_alive or time.monotonic() > until_s:
+                    raise BranchyError(f"Toxiproxy did not start: {self._server.last_words()}") from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def _call(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self._url + path, data), timeout=CALL_TIMEOUT_S) as reply:
+            reply.read()
