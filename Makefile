@@ -11,14 +11,17 @@ SEED ?= 1
 REQUESTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench simulate chaos format clean
+.PHONY: help test demo bench soak simulate fuzz chaos overload format clean
 
 help:
 	@echo "make test                  format check, lint, types, layers and every test"
 	@echo "make demo [DATA=digits]    train, serve and use a cascade on this machine, and kill its cloud"
 	@echo "make bench                 measure the runner's own work and print ratios"
+	@echo "make soak [MESSAGES=1000000] send so many through one tier, and hold its end to its start"
 	@echo "make simulate [SEEDS=10000] run whole cascades on a virtual clock, a seed each, on every core"
+	@echo "make overload [SECONDS=60]  offer tiers three times what they can do, on a real Kafka"
 	@echo "make chaos [REQUESTS=10000] [SEED=1] kill tiers and brokers, spoil links, and count what is lost"
+	@echo "make fuzz [SECONDS=60]     change messages by what the code does with them until one breaks a rule"
 	@echo "make format                format the code and fix what the linter can fix"
 	@echo "make clean                 remove .venv and everything that tools have left behind"
 
@@ -35,11 +38,20 @@ demo: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
+soak: $(INSTALLED)
+	$(BIN)/python -m benchmarks.soak $(MESSAGES)
+
 simulate: $(INSTALLED)
 	PYTHONPATH=tests/support $(BIN)/python -m simulation.run $(SEEDS)
 
+overload: $(INSTALLED)
+	PYTHONPATH=tests/support $(BIN)/python -m overload $(SECONDS)
+
 chaos: $(INSTALLED)
 	PYTHONPATH=tests/support $(BIN)/python -m chaos.run $(REQUESTS) --seed $(SEED)
+
+fuzz: $(INSTALLED)
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_wire.py -max_total_time=$(or $(SECONDS),60)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix

@@ -1,4 +1,4 @@
-"""(b) A tier and an echo worker in turn: same broker, sizes, headers and librdkafka settings; the echo has no model."""
+"""(b) Tiers and an echo worker in turn: same broker, sizes, headers and librdkafka settings; the echo has no model."""
 
 from __future__ import annotations
 
@@ -10,57 +10,77 @@ from benchmarks.client import Client
 
 ROUNDS = 5
 ONE_BY_ONE = 400
-WINDOWED = 2000
+WINDOWED = 3000
 WINDOW = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Medians over the rounds.
+class Round:
+    """What one round measured; the round trips are medians.
 
     Attributes:
-        p50_ms: median round trip, one in flight.
-        per_s: answers a second, 64 in flight.
+        echo_ms: through the echo worker, one in flight.
+        edge_ms: through an edge that answers, one in flight.
+        cascade_ms: up through edge and fog to the cloud and back, one in flight.
+        echo_per_s: answers a second of the echo worker, 64 in flight.
+        edge_per_s: of the edge.
+        replicas_per_s: of two replicas of the edge.
     """
 
-    p50_ms: float
-    per_s: float
+    echo_ms: float
+    edge_ms: float
+    cascade_ms: float
+    echo_per_s: float
+    edge_per_s: float
+    replicas_per_s: float
+
+    @property
+    def edge_ratio(self) -> float:
+        """The edge's round trip to the echo worker's."""
+        return self.edge_ms / self.echo_ms
+
+    @property
+    def above_three_echoes_ms(self) -> float:
+        """What three tiers take more than three echoes would."""
+        return self.cascade_ms - 3 * self.echo_ms
+
+    @property
+    def per_s_ratio(self) -> float:
+        """The edge's throughput to the echo worker's."""
+        return self.edge_per_s / self.echo_per_s
+
+    @property
+    def replicas_ratio(self) -> float:
+        """Two replicas' throughput to one's."""
+        return self.replicas_per_s / self.edge_per_s
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Echo and tier side by side; ratios are medians of those of each round."""
+def measure(bench: Bench, name: str) -> list[Round]:
+    """Start everything, then measure in turn.
 
-    echo: Speed
-    tier: Speed
-    p50_ratio: float
-    per_s_ratio: float
+    Args:
+        bench: with its brokers.
+        name: of these cascades, different for each call.
+    """
+    cascade, sure, pair, echoed = (f"{name}-{kind}" for kind in ("all", "sure", "pair", "echo"))
+    tiers = [bench.tier("cloud", cascade), bench.tier("fog", cascade, "--threshold", "1")]
+    tiers += [bench.tier("edge", cascade, "--threshold", "1"), bench.tier("edge", sure, "--threshold", "0")]
+    tiers += [bench.tier("edge", pair, "--threshold", "0", "--replica", str(n)) for n in range(2)]
+    edge = bench.client(sure)
+    echo = bench.client(echoed)
+    tiers.append(bench.echo(echoed, edge.sample(bench.requests(1)[0])))
+    clients = [echo, edge, bench.client(cascade), bench.client(pair)]
+    _round(bench, *clients)  # to warm up
+    rounds = [_round(bench, *clients) for _ in range(ROUNDS)]
+    for client in clients:
+        client.close()
+    bench.processes.stop(*tiers)
+    return rounds
 
 
-def measure(bench: Bench) -> Comparison:
-    """Start both, then measure them in turn."""
-    tier = bench.tier("edge", "bench-tier", "--threshold", "0")
-    tier_client = bench.client("bench-tier")
-    answer = tier_client.sample(bench.requests(1)[0])
-    echo_client = bench.client("bench-echo")
-    echo = bench.echo("bench-echo", answer)
-    for client in (echo_client, tier_client):
-        _speed(bench, client)  # to warm up
-    rounds = [(_speed(bench, echo_client), _speed(bench, tier_client)) for _ in range(ROUNDS)]
-    bench.processes.stop(tier, echo)
-    return Comparison(
-        _medians([echo for echo, _ in rounds]),
-        _medians([tier for _, tier in rounds]),
-        median(tier.p50_ms / echo.p50_ms for echo, tier in rounds),
-        median(tier.per_s / echo.per_s for echo, tier in rounds),
+def _round(bench: Bench, echo: Client, edge: Client, cascade: Client, pair: Client) -> Round:
+    echo_ms, edge_ms, cascade_ms = (
+        median(client.one_in_flight(bench.requests(ONE_BY_ONE))) * 1e3 for client in (echo, edge, cascade)
     )
-
-
-def _speed(bench: Bench, client: Client) -> Speed:
-    p50_s = median(client.one_in_flight(bench.requests(ONE_BY_ONE)))
-    took_s = client.windowed(bench.requests(WINDOWED), WINDOW)
-    return Speed(p50_s * 1e3, WINDOWED / took_s)
-
-
-def _medians(speeds: list[Speed]) -> Speed:
-    return Speed(median(s.p50_ms for s in speeds), median(s.per_s for s in speeds))
+    per_s = (WINDOWED / client.windowed(bench.requests(WINDOWED), WINDOW) for client in (echo, edge, pair))
+    return Round(echo_ms, edge_ms, cascade_ms, *per_s)

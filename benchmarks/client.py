@@ -15,6 +15,7 @@ from branchy.config import LinkSettings
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.addresses import CORRELATION, KafkaAddress, reply_headers
 from branchy.transport.kafka.config import COMMON, CONSUMER, EMBEDDED_CONSUMER, PRODUCER
+from branchy.transport.kafka.watermarks import watermarks
 
 PATIENCE_S = 20.0
 
@@ -29,11 +30,18 @@ class Prepared:
     body: bytes
 
 
-def make_topics(brokers: str, names: Sequence[str]) -> None:
-    """See to it that topics are there."""
+def make_topics(brokers: str, names: Sequence[str]) -> bool:
+    """See to it that topics are there; returns whether the brokers are the embedded one."""
     link = KafkaLink(LinkSettings(brokers=brokers), "bench")
     link.prepare(names, PATIENCE_S)
+    embedded = not link.capabilities.append_time
     link.close()
+    return embedded
+
+
+def consumer_settings(embedded: bool) -> dict[str, Any]:
+    """What branchy's consumers are told, by the kind of brokers."""
+    return {**COMMON, **CONSUMER, **(EMBEDDED_CONSUMER if embedded else {})}
 
 
 class Client:
@@ -48,12 +56,10 @@ class Client:
     def __init__(self, brokers: str, topic: str, replies: str) -> None:
         self._topic = topic
         self._address = KafkaAddress(replies, 0)
-        make_topics(brokers, [topic, replies])
+        embedded = make_topics(brokers, [topic, replies])
         self._producer = Producer({**COMMON, **PRODUCER, "bootstrap.servers": brokers})
-        self._consumer = Consumer(
-            {**COMMON, **CONSUMER, **EMBEDDED_CONSUMER, "bootstrap.servers": brokers, "group.id": "unused"}
-        )
-        _, high = self._consumer.get_watermark_offsets(TopicPartition(replies, 0), timeout=PATIENCE_S)
+        self._consumer = Consumer({**consumer_settings(embedded), "bootstrap.servers": brokers, "group.id": "unused"})
+        _, high = watermarks(self._consumer, replies, 0, PATIENCE_S)
         self._consumer.assign([TopicPartition(replies, 0, high)])
 
     def one_in_flight(self, requests: Sequence[Prepared]) -> list[float]:

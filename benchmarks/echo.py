@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from benchmarks.client import Prepared, make_topics
+from benchmarks.client import Prepared, consumer_settings, make_topics
 from branchy.transport.kafka.addresses import CORRELATION, open_envelope
-from branchy.transport.kafka.config import COMMON, CONSUMER, CONSUMER_GROUP, EMBEDDED_CONSUMER, PRODUCER
+from branchy.transport.kafka.config import CLASSIC_GROUP, COMMON, CONSUMER_GROUP, PRODUCER
 
 COMMIT_EVERY = 1000
 
@@ -35,11 +35,17 @@ def read_answer(path: Path) -> Prepared:
 
 def echo(brokers: str, topic: str, answer: Prepared, stopped: threading.Event, on_ready: Callable[[], Any]) -> None:
     """Answer until `stopped`."""
-    make_topics(brokers, [topic])
+    embedded = make_topics(brokers, [topic])
     producer = Producer({**COMMON, **PRODUCER, "bootstrap.servers": brokers})
     group = {"bootstrap.servers": brokers, "group.id": f"{topic}.echo"}
-    consumer = Consumer({**COMMON, **CONSUMER, **EMBEDDED_CONSUMER, **CONSUMER_GROUP, **group})
-    consumer.subscribe([topic], on_assign=lambda *_: on_ready())
+    protocol = CONSUMER_GROUP if embedded else CLASSIC_GROUP
+    consumer = Consumer({**consumer_settings(embedded), **protocol, **group})
+
+    def on_assign(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        on_ready()
+
+    consumer.subscribe([topic], on_assign=on_assign)
     answered = 0
     while not stopped.is_set():
         first = consumer.poll(0.1)
