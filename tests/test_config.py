@@ -154,3 +154,52 @@ def test_a_probe_reads_the_tiers_own_health_settings_and_needs_no_others(elsewhe
         assert (settings.health.port, settings.health.host) == (9401, "::1")
     assert load(ProbeSettings, {"health": {"port": 5}}).health.port == 5
     assert "setting health.port from the command line" in error_of({"health": {"port": 65536}}, kind=ProbeSettings)
+
+
+SASL = {"security": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "username": "u", "password": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ({"ca_file": "/ca.pem"}, "ca_file needs security SSL or SASL_SSL, got PLAINTEXT"),
+        ({**SASL, "security": "SASL_PLAINTEXT", "ca_file": "/ca.pem"}, "ca_file needs security SSL or SASL_SSL"),
+        ({"password": "hunter2"}, "password needs security SASL_SSL or SASL_PLAINTEXT, got PLAINTEXT"),
+        ({**SASL, "security": "SSL"}, "password, sasl_mechanism, username needs security SASL_SSL"),
+        ({**SASL, "key_file": "/k.pem"}, "certificate_file and key_file go together; one file may hold both"),
+        ({"security": "SASL_SSL"}, "also needs sasl_mechanism, username, password or password_file"),
+    ],
+)
+def test_security_that_would_be_left_unused_or_is_not_whole_is_refused_without_a_secret(link, expected):
+    text = error_of({**GIVEN, "back": {"brokers": "h:1", **link}})
+    assert expected in text
+    assert "hunter2" not in text
+
+
+def test_no_secret_shows_in_settings_or_in_what_is_wrong_with_them():
+    link = {"brokers": "h:1", **SASL, "options": {"ssl.key.password": "hunter2"}}
+    settings = load(ServeSettings, {**GIVEN, "back": link})
+    assert settings.back.options["ssl.key.password"] == "hunter2"
+    assert "hunter2" not in f"{settings!r} {settings}"
+    for wrong in ({"options": "ssl.key.password=hunter2"}, {"options": {"ssl.key.password": ["hunter2"]}}):
+        assert "hunter2" not in error_of({**GIVEN, "back": {**link, **wrong}})
+
+
+@pytest.mark.parametrize("kind", [ServeSettings, DeviceSettings])
+def test_a_reply_topic_of_ones_own_begins_as_all_of_branchys(kind):
+    def given(topic: str) -> dict:
+        return {**{name: GIVEN[name] for name in GIVEN if name in kind.model_fields}, "reply_topic": topic}
+
+    assert load(kind, given("branchy.c.device.answers.camera")).reply_topic == "branchy.c.device.answers.camera"
+    for wrong in ("answers", "branchy", "branchy.", "other.branchy.c", "branchy.a b"):
+        assert "reply_topic" in error_of(given(wrong), kind=kind)
+
+
+def test_a_secured_broker_of_this_machine_is_not_tried_without_its_settings(elsewhere):
+    BROKER_FILE.parent.mkdir()
+    BROKER_FILE.write_text('{"brokers": "127.0.0.1:9", "security": "SASL_SSL", "data": "/d"}')
+    given = {name: GIVEN[name] for name in GIVEN if name != "back"}
+    assert "takes SASL_SSL, and the setting back.security is PLAINTEXT; give --config /d/users/USER.toml" in error_of(
+        given
+    )
+    assert load(ServeSettings, {**given, "back": SASL}).back.brokers == "127.0.0.1:9"

@@ -19,7 +19,7 @@ from serving_stand import one_sample
 
 from branchy.brokers.apache_kafka import KafkaCluster
 from branchy.brokers.certificates import authority_file, make_certificates
-from branchy.config import DeviceSettings, LinkSettings
+from branchy.config import DeviceSettings
 from branchy.core import access, topics, wire
 from branchy.core.messages import Request
 from branchy.errors import RefusedError
@@ -303,14 +303,3 @@ def wait_until_settled(cluster: KafkaCluster) -> None:
         until = time.monotonic() + WAIT_S
         while [max(0, found.offset) for found in consumer.committed(partitions, WAIT_S)] != ends:
             assert time.monotonic() < until
-
-
-def test_settings_name_no_secret_however_they_are_shown(granted):
-    settings = LinkSettings(
-        security="SASL_PLAINTEXT",
-        sasl_mechanism="PLAIN",
-        username="u",
-        password="hunter2",
-        options={"ssl.key.password": "hunter2"},
-    )
-    assert "hunter2" not in f"{settings!r} {settings}"

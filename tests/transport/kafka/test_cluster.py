@@ -9,7 +9,8 @@ import pytest
 from transport_harness import fresh_name, kafka_settings
 
 from branchy.config import LinkSettings
-from branchy.errors import BrokerUnavailableError, RefusedError
+from branchy.core.access import Rule
+from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
 from branchy.transport.kafka import cluster as cluster_module
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.cluster import Cluster
@@ -115,3 +116,15 @@ def test_a_group_that_cannot_be_asked_about_in_time_does_not_end_the_process(rea
     """As librdkafka's admin client does, then or when the next broker goes away."""
     done = subprocess.run([sys.executable, "-c", HASTY, real_brokers], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_embedded_broker_takes_no_rights(cluster: Cluster):
+    with pytest.raises(TransportError, match="the embedded broker keeps no rules"):
+        cluster.allow([Rule("edge", ("READ",), "topic", "branchy.c.edge.requests")], 10)
+
+
+def test_brokers_without_an_authorizer_say_that_they_keep_no_rules(apache_kafka):
+    plain = Cluster(kafka_settings(apache_kafka.brokers), "back", "branchy.")
+    with pytest.raises(TransportError, match="the brokers keep no rules"):
+        plain.allow([Rule("edge", ("READ",), "topic", "branchy.c.edge.requests")], 10)
+    plain.close()

@@ -82,3 +82,49 @@ def test_other_errors_are_no_outage():
     link.on_error(KafkaError(KafkaError._TRANSPORT))
     assert not brokers.asked.acquire(timeout=0)
     assert link.up
+
+
+WRONG_PASSWORD = KafkaError(
+    KafkaError._AUTHENTICATION,
+    "sasl_ssl://127.0.0.1:1/bootstrap: SASL authentication error: Authentication failed (after 3ms in state AUTH_REQ)",
+)
+
+
+def test_an_outage_by_a_refusal_says_so_and_is_over_when_the_brokers_answer():
+    brokers, events = Brokers(), Events()
+    link = LinkWatch("back", brokers)
+    link.add(events)
+    link.on_error(WRONG_PASSWORD)
+    link.on_error(DOWN)
+    for answer in (False, True):
+        brokers.answers.put(answer)
+    down, _ = events.wait(LinkState, 2)
+    assert down.detail == (
+        "SASL authentication error: Authentication failed; check username, password and sasl_mechanism"
+    )
+    assert link.refusal is None
+
+
+def test_a_refusal_is_logged_once_in_a_while(caplog):
+    link = LinkWatch("back", Brokers())
+    for _ in range(5):
+        link.on_error(WRONG_PASSWORD)
+    assert [record.levelname for record in caplog.records if "refuse this client" in record.message] == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "hint"),
+    [
+        (KafkaError._SSL, "SSL handshake failed: certificate verify failed: broker certificate", "check ca_file"),
+        (KafkaError._TRANSPORT, "Receive failed: ssl/tls alert bad certificate: SSL alert number 42", "check certif"),
+        (KafkaError._AUTHENTICATION, "SASL PLAIN mechanism handshake failed", "check username"),
+        (KafkaError._SSL, "SSL handshake failed: unexpected eof while reading", None),
+        (KafkaError._TRANSPORT, "Connect to ipv4#127.0.0.1:1 failed: Connection refused", None),
+        (KafkaError._TRANSPORT, "Disconnected: connection closed by peer", None),
+    ],
+)
+def test_a_refusal_names_what_to_check_and_an_absence_is_none(code, text, hint):
+    found = watch.refusal_in(KafkaError(code, text))
+    assert (found is None) == (hint is None)
+    if hint is not None:
+        assert f"; {hint}" in found
