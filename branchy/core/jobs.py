@@ -15,6 +15,9 @@ from branchy.core.messages import EncodedSample, Hop
 from branchy.core.policies import Verdict
 from branchy.core.tier_events import Came
 
+BATCH_S = 0.02
+"""What a batch should take at most. One that gains by being larger takes less a job, and so grows."""
+
 Phase = Literal["waiting", "computing", "pending", "done"]
 Key = tuple[Hashable, str, str]
 
@@ -135,11 +138,16 @@ class WorkQueue:
         self._groups[job.request.model, job.position].waiting -= 1
 
     def take(self, most: int) -> list[Job]:
-        """The next batch; its jobs are computing now."""
+        """The next batch; its jobs are computing now.
+
+        Of a slow stage it holds fewer than `most`, so that what comes meanwhile waits for `BATCH_S` only.
+        """
         ready = [(position, group.first, group) for (_, position), group in self._groups.items() if group.waiting]
         if not ready:
             return []
         group = min(ready, key=lambda one: one[:2])[2]
+        if group.item_s > 0.0:
+            most = min(most, max(1, int(BATCH_S / group.item_s)))
         batch: list[Job] = []
         while group.waiting and len(batch) < most:
             job = heapq.heappop(group.heap)[2]

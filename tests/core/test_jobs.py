@@ -67,6 +67,15 @@ def test_the_wait_grows_with_what_is_ahead_and_is_none_when_idle():
     assert queue.wait_s("m", 0) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("item_s", "size"), [(0.0001, 32), (0.001, 20), (0.007, 2), (0.5, 1)])
+def test_a_batch_of_a_slow_stage_is_small_enough_to_be_over_soon(item_s, size):
+    queue = WorkQueue()
+    computed(queue, 0, item_s)
+    for number in range(40):
+        queue.push(job(number))
+    assert len(queue.take(32)) == size
+
+
 def test_only_what_goes_before_it_makes_one_wait():
     queue = WorkQueue()
     computed(queue, 0, 0.1)

@@ -1,0 +1,43 @@
+"""Tiers of a slow stage, offered three times what it can do; `make overload` does it for a minute and tells times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from overload import RECOVERY_S, SETUPS, Overload, train
+from serving_stand import Stand
+
+from branchy.brokers.apache_kafka import KafkaCluster
+from branchy.store.bundle import Bundle
+
+SECONDS = 4.0
+MEMORY_MB = 60.0
+
+
+@pytest.fixture(scope="module")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return train(tmp_path_factory.mktemp("slow"))
+
+
+@pytest.fixture
+def stand(tmp_path: Path, apache_kafka: KafkaCluster, slow_bundle: Bundle) -> Iterator[Stand]:
+    with ExitStack() as stack:
+        yield Stand(tmp_path, apache_kafka.brokers, slow_bundle, stack)
+
+
+@pytest.mark.parametrize("tiers", SETUPS.values(), ids=SETUPS)
+def test_offered_three_times_what_it_can_do_a_tier_answers_everything_from_its_own_exit_and_recovers(stand, tiers):
+    found = Overload(stand, tiers).run(SECONDS)
+    for outcome in found.outcomes:
+        assert outcome.answer is not None, outcome.fault
+        assert outcome.answer.status == "ok"
+        assert (outcome.answer.reason == "confident") == (outcome.index in found.sure)
+    shed = "edge overload" if len(tiers) == 1 else "edge rejected"
+    assert found.reasons[shed] > 0
+    assert found.reasons["cloud final"] > 0, "what it can do is done all the same"
+    before_mb, after_mb = found.memory_mb
+    assert after_mb - before_mb < MEMORY_MB
+    assert found.recovery_s < RECOVERY_S
