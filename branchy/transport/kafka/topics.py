@@ -109,16 +109,25 @@ def create_missing(
 
 
 def read_settings(admin: Any, names: Iterable[str], deadline_s: float) -> dict[str, dict[str, str]]:
-    """The settings of topics; without those that the brokers do not tell us."""
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    if not resources:
-        return {}  # confluent-kafka takes no empty list
-    out = {}
-    for resource, future in admin.describe_configs(resources, request_timeout=_left(deadline_s)).items():
-        try:
-            out[resource.name] = {key: str(entry.value) for key, entry in future.result().items()}
-        except KafkaException as error:
-            logger.warning("topic %s: its settings cannot be read (%s)", resource.name, error.args[0].str())
+    """The settings of topics; without those that the brokers do not tell us.
+
+    A broker may not know yet what another made a moment ago: such a topic is asked for again.
+    """
+    out: dict[str, dict[str, str]] = {}
+    asked = list(names)
+    while asked:  # confluent-kafka takes no empty list
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
+        asked = []
+        for resource, future in admin.describe_configs(resources, request_timeout=_left(deadline_s)).items():
+            try:
+                out[resource.name] = {key: str(entry.value) for key, entry in future.result().items()}
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART and time.monotonic() < deadline_s:
+                    asked.append(resource.name)
+                else:
+                    logger.warning("topic %s: its settings cannot be read (%s)", resource.name, error.args[0].str())
+        if asked:
+            time.sleep(0.05)
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
@@ -11,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from transport_harness import Events, fresh_name, kafka_settings, message
 
 from branchy.errors import BrokerUnavailableError, TransportError
 from branchy.transport.base import Message, Sent
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.topic_settings import settings_for
-from branchy.transport.kafka.topics import ENVELOPE_BYTES, create_missing
+from branchy.transport.kafka.topics import ENVELOPE_BYTES, create_missing, read_settings
 
 WAIT_S = 20.0
 LARGEST_BYTES = 3_000_000
@@ -98,6 +99,30 @@ def test_brokers_that_only_take_their_time_are_tried_again(error):
     """A tier ends on any other error; it waits for brokers that are not available."""
     with pytest.raises(BrokerUnavailableError, match="topic slow"):
         create_missing(SlowAdmin(error), {"slow": 0}, {}, deadline_s=0.0)
+
+
+class ForgetfulAdmin:
+    """Of brokers of which the first that are asked do not know a topic yet."""
+
+    def __init__(self, unknown: int) -> None:
+        self.unknown = unknown
+
+    def describe_configs(self, resources: list[ConfigResource], **_: float) -> dict[ConfigResource, Future[dict]]:
+        future = Future[dict]()
+        if self.unknown:
+            self.unknown -= 1
+            future.set_exception(KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+        else:
+            future.set_result({"max.message.bytes": SimpleNamespace(value="3000000")})
+        return {resources[0]: future}
+
+
+def test_settings_of_a_topic_that_was_just_made_are_asked_for_until_a_broker_knows_it(caplog):
+    until_s = time.monotonic() + WAIT_S
+    assert read_settings(ForgetfulAdmin(3), ["new"], until_s) == {"new": {"max.message.bytes": "3000000"}}
+    assert not caplog.records
+    assert read_settings(ForgetfulAdmin(3), ["none"], 0.0) == {}
+    assert "topic none: its settings cannot be read" in caplog.records[0].getMessage()
 
 
 def test_a_tier_makes_room_for_its_largest_tensor_and_for_several_of_it_at_once(link, queue):
