@@ -114,12 +114,13 @@ class WorkQueue:
     def __init__(self) -> None:
         self._groups: defaultdict[tuple[str, int], _Group] = defaultdict(_Group)
         self._numbers = count()
+        self._waiting = 0
         self._running_s = 0.0
         self._running = 0
 
     def __len__(self) -> int:
         """How many wait."""
-        return sum(group.waiting for group in self._groups.values())
+        return self._waiting
 
     def oldest(self) -> float | None:
         """When the one that waits longest was asked for; None when none waits."""
@@ -131,11 +132,13 @@ class WorkQueue:
         job.phase = "waiting"
         group = self._groups[job.request.model, job.position]
         group.waiting += 1
+        self._waiting += 1
         heapq.heappush(group.heap, (job.deadline.expires, next(self._numbers), job))
 
     def discard(self, job: Job) -> None:
         """A waiting job ended some other way (its phase says so once that is over)."""
         self._groups[job.request.model, job.position].waiting -= 1
+        self._waiting -= 1
 
     def take(self, most: int) -> list[Job]:
         """The next batch; its jobs are computing now.
@@ -155,6 +158,7 @@ class WorkQueue:
                 job.phase = "computing"
                 group.waiting -= 1
                 batch.append(job)
+        self._waiting -= len(batch)
         self._running += len(batch)
         self._running_s += len(batch) * group.item_s
         return batch

@@ -8,6 +8,7 @@ from typing import NamedTuple
 CORRELATION = "kafka_correlationId"
 REPLY_TOPIC = "kafka_replyTopic"
 REPLY_PARTITION = "kafka_replyPartition"
+_OWN = frozenset({CORRELATION, REPLY_TOPIC, REPLY_PARTITION})
 
 
 class KafkaAddress(NamedTuple):
@@ -62,13 +63,8 @@ def open_envelope(
         headers: as they came; a header without a value is taken for an empty one.
         complaint: why a reply address is not allowed, None when it is.
     """
-    own: dict[str, bytes] = {}
-    rest: list[tuple[str, bytes]] = []
-    for name, value in headers:
-        if name in (CORRELATION, REPLY_TOPIC, REPLY_PARTITION):
-            own.setdefault(name, value or b"")
-        else:
-            rest.append((name, value or b""))
+    own = {name: value or b"" for name, value in reversed(headers) if name in _OWN}
+    rest = [(name, value or b"") for name, value in headers if name not in _OWN]
     correlation = own.get(CORRELATION)
     if REPLY_TOPIC not in own:
         return Envelope(rest, correlation, None, None)
