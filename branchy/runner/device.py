@@ -73,7 +73,7 @@ class Device:
             timeout_s=timeout_s,
         )
         self._stamp = Stamper(f"/branchy/{self.bundle.spec.name}/{settings.replica}")
-        self._capped = 0
+        self._capped = self._again = 0
         self._said: set[str | None] = set()
         self._futures: dict[str, Future[Outcome]] = {}
         self._inbox: SimpleQueue[tr.TransportEvent | None] = SimpleQueue()
@@ -106,10 +106,13 @@ class Device:
 
     @property
     def counters(self) -> Counter[str]:
-        """Answers that were not handed on, by why (see `Requester`), and requests that waited for a turn (`capped`)."""
+        """Answers that were not handed on, by why (see `Requester`).
+
+        And requests that waited for a turn (`capped`), or that were sent `again`.
+        """
         with self._lock:
             counts = Counter[str](self._requester.counters)
-        counts["capped"] = self._capped
+            counts["capped"], counts["again"] = self._capped, self._again
         return +counts
 
     def ask(self, sample: Array | EncodedSample) -> Answer:
@@ -125,7 +128,12 @@ class Device:
         return outcome.answer
 
     def submit(
-        self, sample: Array | EncodedSample, *, index: int = 0, intended_s: float | None = None
+        self,
+        sample: Array | EncodedSample,
+        *,
+        index: int = 0,
+        intended_s: float | None = None,
+        again: str | None = None,
     ) -> Future[Outcome]:
         """Send a sample; the future's outcome comes with its answer, or when it is given up.
 
@@ -133,15 +141,22 @@ class Device:
             sample: of the shape and dtype of `bundle.spec.input`, or an image file's bytes.
             index: the caller's number for it.
             intended_s: when it was meant to be sent, by `time.monotonic()`; now unless told.
+            again: `Outcome.request` of a request that got no answer, to send it under the same id: a tier that
+                still works on it answers this attempt only. An answer to an earlier one is counted, not handed on.
 
         Raises:
-            UsageError: the sample is not what the bundle takes.
+            UsageError: the sample is not what the bundle takes, or the request that is sent again is in flight.
             WireError: it holds values that are not finite.
             NoAnswerError: the device is closed.
         """
         called_s = time.monotonic()
         request = Request(
-            uuid7(), self.bundle.digest, self.stage.name, self._deadline_ms, self._payload(sample), new_traceparent()
+            again or uuid7(),
+            self.bundle.digest,
+            self.stage.name,
+            self._deadline_ms,
+            self._payload(sample),
+            new_traceparent(),
         )
         message = tr.Message(*wire.encode_request(request, self._stamp()))
         future: Future[Outcome] = Future()
@@ -149,6 +164,9 @@ class Device:
         with self._lock:
             if self._closed:
                 raise NoAnswerError("the device is closed; nothing can be sent")
+            if request.id in self._futures:
+                raise UsageError(f"request {request.id} is in flight; send it again once it has got no answer")
+            self._again += again is not None
             was_idle = not self._requester.in_flight
             now = time.monotonic()
             correlation = self._requester.send(

@@ -30,6 +30,7 @@ MEANINGS = {
     "foreign": "answers of another model",
     "garbage": "answers that cannot be read or do not fit",
     "stray": "answers to somebody else's requests",
+    "again": "requests that were sent again",
     "capped": "requests that had to wait, as too many were in flight",
 }
 """What the device's counters mean, for a person."""

@@ -170,6 +170,46 @@ def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for
     assert came(first) + came(second) >= len(SAMPLES)
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_two_replicas_share_the_work_and_replies_come_back_to_the_one_that_asked(stand, protocol, tmp_path):
+    config = tmp_path / "tier.toml"
+    config.write_text(f'[back]\ngroup_protocol = "{protocol}"\n', encoding="utf-8")
+    above = stand.serve("hall,cloud", "--config", config, ready=False)
+    replicas = [stand.serve("edge", "--replica", n, "--config", config, ready=False) for n in (0, 1)]
+    for tier, name in ((above, "hall"), *((replica, "edge") for replica in replicas)):
+        tier.wait_for_log(f"tier {name} ready")
+    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS // 2] * 2)
+    device = open_device(stand, deadline_ms=20_000)
+    futures = list(submit_spread(device, one_sample(sure=False), 60))
+    for future in futures:
+        answer = checked(future.result(WAIT_S))
+        assert (answer.tier, answer.reason, len(answer.hops)) == ("hall", "final", 2), "its reply went astray"
+    assert not device.counters
+    assert [replica.stop() for replica in replicas] == [0, 0]
+    shares = [came(replica) for replica in replicas]
+    assert sum(shares) == len(futures)
+    assert min(shares) > 0
+
+
+def test_a_device_sends_a_request_again_that_got_no_answer_and_hands_on_one(stand):
+    edge = stand.serve("edge")
+    device = open_device(stand, deadline_ms=300.0)
+    assert checked(device.submit(one_sample(sure=True)).result(WAIT_S))
+    with frozen(edge):
+        first = device.submit(one_sample(sure=True)).result(WAIT_S)
+        assert first.answer is None
+        second = device.submit(one_sample(sure=True), again=first.request).result(WAIT_S)
+        assert (second.answer, second.request) == (None, first.request)
+    for _ in range(20):  # the tier may be slow to find its feet
+        third = device.submit(one_sample(sure=True), again=first.request).result(WAIT_S)
+        if third.answer is not None:
+            break
+    assert (checked(third).request, third.request) == (first.request, first.request)
+    assert edge.stop() == 0
+    assert device.counters["again"] >= 2
+    assert device.counters["late"] + device.counters["duplicates"] <= device.counters["again"]
+
+
 def test_a_request_that_waited_longer_than_its_budget_is_answered_expired(stand):
     """A tier that is held up, not one that starts: that knows the broker's clock only from its first answer on."""
     edge = stand.serve("edge")

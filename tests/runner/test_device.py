@@ -4,6 +4,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from uuid import UUID
 
 import numpy as np
@@ -164,6 +165,27 @@ def test_a_request_that_nobody_answers_is_given_up(impatient):
     assert outcome.latency_s >= 0.001
     with pytest.raises(NoAnswerError, match=r"no answer within 0\.001 s"):
         impatient.ask(sample(1))
+
+
+def test_a_request_sent_again_keeps_its_id_and_one_answer_to_all_its_attempts_is_handed_on(broker, impatient):
+    held = SimpleQueue()
+    with FakeTier(broker, held.put) as tier:
+        first = impatient.submit(sample(1)).result(TIMEOUT_S)
+        assert first.answer is None
+        impatient._requester._timeout_s = TIMEOUT_S  # from now on it is patient
+        second = impatient.submit(sample(1), again=first.request)
+        with pytest.raises(UsageError, match=f"request {first.request} is in flight"):
+            impatient.submit(sample(1), again=first.request)
+        for asked in [held.get(timeout=TIMEOUT_S) for _ in range(2)]:  # the answer to the first attempt comes first
+            asked.reply()
+            asked.reply()
+        outcome = second.result(TIMEOUT_S)
+        assert (outcome.request, outcome.answer.index) == (first.request, 1)
+        last = impatient.submit(sample(2))
+        held.get(timeout=TIMEOUT_S).reply()
+        last.result(TIMEOUT_S)  # so all that came before it has been counted
+    assert [asked.request.id for asked in tier.asked][:2] == [first.request] * 2
+    assert impatient.counters == {"late": 2, "duplicates": 1, "again": 1}
 
 
 def test_requests_are_given_up_in_time_while_the_broker_is_gone(broker, impatient):
