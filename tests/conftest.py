@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -49,7 +50,18 @@ SECURED_USERS = ("device", "camera", "edge", "hall")
 
 
 @pytest.fixture(scope="session")
-def secured_kafka(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+def openssl() -> None:
+    """The program that makes certificates. Without it: as without Kafka."""
+    if shutil.which("openssl") is None:
+        if os.environ.get("CI"):
+            pytest.fail("the program openssl is not here", pytrace=False)
+        pytest.skip("the program openssl is not here")
+
+
+@pytest.fixture(scope="session")
+def secured_kafka(
+    kafka_home: KafkaHome, openssl: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaCluster]:
     """One real Kafka with TLS, logins and rights for the session; tests keep apart by the names of their cascades."""
     data = tmp_path_factory.mktemp("secured")
     options = {"security": "SASL_SSL", "users": SECURED_USERS, "java_options": QUICK_JAVA}

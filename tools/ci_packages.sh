@@ -1,10 +1,11 @@
 #!/bin/sh
-# System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka, kcat,
-# as a client that is not branchy, and Go, which builds Toxiproxy.
+# System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka,
+# openssl, for its certificates, kcat, as a client that is not branchy, and Go, which builds Toxiproxy.
 set -eu
 missing=""
 command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"
 command -v mvn >/dev/null 2>&1 || missing="$missing maven"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v kcat >/dev/null 2>&1 || missing="$missing kcat"
 command -v go >/dev/null 2>&1 || missing="$missing golang-go"
 [ -z "$missing" ] && exit 0

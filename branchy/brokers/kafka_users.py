@@ -175,11 +175,14 @@ def server_security(security: str) -> Mapping[str, str]:
     }
     if security.endswith("SSL"):
         out |= {
-            "ssl.client.auth": "required",
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": f"../{USERS_FOLDER}/{BROKER}.pem",
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": f"../{USERS_FOLDER}/{AUTHORITY}.pem",
+        }
+    if security == "SSL":
+        out |= {
+            "ssl.client.auth": "required",
             "ssl.principal.mapping.rules": "RULE:^CN=([A-Za-z0-9._-]+)$/$1/",
         }
     if security.startswith("SASL"):

@@ -13,7 +13,7 @@ HOSTS = "IP:127.0.0.1,DNS:localhost"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(openssl: None, tmp_path: Path) -> Path:
     make_certificates(tmp_path, ["broker", "edge"], HOSTS)
     return tmp_path
 

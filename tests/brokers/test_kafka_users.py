@@ -48,6 +48,7 @@ def test_without_security_nothing_is_asked_and_nothing_is_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("openssl")
 @pytest.mark.parametrize("security", SECURED)
 def test_what_is_made_is_for_its_owner_and_stays_the_same(tmp_path, security):
     def contents() -> dict[str, bytes]:
@@ -66,6 +67,7 @@ def test_what_is_made_is_for_its_owner_and_stays_the_same(tmp_path, security):
         assert settings_of(users, name).security == security
 
 
+@pytest.mark.usefixtures("openssl")
 def test_the_brokers_password_is_in_its_file_alone(tmp_path):
     """Not in a node's settings, which name the file, and no longer than needed in that of Kafka's tool."""
     users = KafkaUsers(tmp_path, "SASL_SSL", ())
@@ -138,6 +140,7 @@ def works(users: KafkaUsers, user: str, topic: str) -> bool:
         return topic in link.prepare([topic], WAIT_S)
 
 
+@pytest.mark.usefixtures("openssl")
 @pytest.mark.parametrize(("flag", "security"), [("--tls", "SSL"), ("--sasl", "SASL_PLAINTEXT")])
 def test_one_flag_alone_lets_known_users_in_and_says_how(
     kafka_home, branchy, tmp_path, toy_bundle, monkeypatch, flag, security
