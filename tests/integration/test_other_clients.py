@@ -27,11 +27,14 @@ SAMPLE = toy.samples(4, seed=9)[0]  # the toy bundle's first golden sample
 WAIT_S = 60.0
 
 
-@pytest.fixture(scope="module")
-def brokers(embedded_broker, toy_bundle, tmp_path_factory) -> Iterator[str]:
-    """Where the tiers of the toy bundle serve."""
-    folder = tmp_path_factory.mktemp("others")
-    where = ("--bundle", toy_bundle.path, "--cascade", CASCADE, "--back", embedded_broker.brokers)
+@pytest.fixture(scope="module", params=["embedded_broker", "apache_kafka"])
+def brokers(request, toy_bundle, tmp_path_factory) -> Iterator[str]:
+    """Where the tiers of the toy bundle serve: the embedded broker, and a real Kafka."""
+    folder, brokers = tmp_path_factory.mktemp("others"), request.getfixturevalue(request.param).brokers
+    where = ("--bundle", toy_bundle.path, "--cascade", CASCADE, "--back", brokers)
+    if request.param == "apache_kafka":  # the other makes its topics itself
+        with Command(folder, "topics", "create", *where) as create:
+            assert create.process.wait(WAIT_S) == 0, create.log()
 
     def serve(tier: str) -> Command:
         return Command(folder, "serve", "--tier", tier, *where, "--ready-file", folder / f"{tier}.ready")
@@ -39,7 +42,7 @@ def brokers(embedded_broker, toy_bundle, tmp_path_factory) -> Iterator[str]:
     with serve("edge") as edge, serve("hall,cloud") as rest:
         edge.wait_for(folder / "edge.ready")
         rest.wait_for(folder / "hall,cloud.ready")
-        yield embedded_broker.brokers
+        yield brokers
 
 
 def read(body: str) -> Answer:
