@@ -40,6 +40,7 @@ def play(world: World, traffic: Traffic, fault: Fault, choices: random.Random, *
     Raises:
         BranchyError: a tier ended by itself, or does not come back.
     """
+    print(f"{fault.name}: ", end="", flush=True)
     act = Act(world, choices)
     counted = traffic.counters
     seen = traffic.during(lambda: fault.script(act))
@@ -115,7 +116,7 @@ def _run(folder: Path, requests: int, seed: int, rate: float, verdicts: list[Ver
         traffic = stack.enter_context(Traffic(bundle, world.cluster.brokers, rate))
         while sum(verdict.asked for verdict in verdicts) < requests:
             for verdict in play_round(world, traffic, choices):
-                print(f"{verdict.fault}: {verdict.asked} asked, {verdict.lost} lost", flush=True)
+                print(f"{verdict.asked} asked, {verdict.lost} lost", flush=True)
                 verdicts.append(verdict)
         left = list(leftovers(world))
         for tier, replica in world.replicas():

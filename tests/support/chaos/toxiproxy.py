@@ -25,7 +25,8 @@ VERSION = "2.5.0"
 MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
 BUILD_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 20.0
-CALL_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 30.0
+"""Taking a toxic away waits for what is just being held up by it."""
 DIRECTIONS = ("upstream", "downstream")
 
 
@@ -94,7 +95,7 @@ class Toxiproxy:
         while True:
             try:
                 self._call("/version")
-            except (urllib.error.URLError, ConnectionError):
+            except BranchyError:
                 if not self._server.is_alive or time.monotonic() > until_s:
                     raise BranchyError(f"Toxiproxy did not start: {self._server.last_words()}") from None
                 time.sleep(0.02)
@@ -102,6 +103,11 @@ class Toxiproxy:
                 return
 
     def _call(self, path: str, body: Mapping[str, Any] | None = None) -> None:
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(self._url + path, data), timeout=CALL_TIMEOUT_S) as reply:
-            reply.read()
+        request = urllib.request.Request(self._url + path, None if body is None else json.dumps(body).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S) as reply:
+                reply.read()
+        except urllib.error.HTTPError as error:
+            raise BranchyError(f"Toxiproxy refused {path}: {error.read().decode(errors='replace').strip()}") from None
+        except OSError as error:
+            raise BranchyError(f"Toxiproxy did not answer to {path}: {error}") from None
