@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
+from functools import cache
 from pathlib import Path
 
 import deployment
 import kubernetes_validate
 import pytest
 from deployment import DOCKERFILES, pairs, stages
-from kubernetes_validate.utils import SchemaNotFoundError, all_versions, major_minor
-from manifests import KUSTOMIZATIONS, OVERLAYS, Manifest, containers, named, pods, variables
+from kubernetes_validate import utils as schemas
+from manifests import KUSTOMIZATIONS, OF_VOLUME, OVERLAYS, Manifest, containers, named, pods, variables
 
 from branchy.brokers.kafka_home import KAFKA_VERSION
 from branchy.config import DeviceSettings, ServeSettings, load
@@ -18,7 +20,7 @@ from branchy.core.wire import MAX_BUDGET_MS
 from branchy.runner.tier import DRAIN_S
 from branchy.transport.kafka.topics import PARTITIONS
 
-NEWEST = list(dict.fromkeys(major_minor(version) for version in all_versions()))[-3:]
+NEWEST = list(dict.fromkeys(schemas.major_minor(version) for version in schemas.all_versions()))[-3:]
 KEDA = "keda.sh/v1alpha1"
 KAFKA_NAMES = [f"kafka-{n}.kafka" for n in range(3)]
 every = pytest.mark.parametrize("path", KUSTOMIZATIONS)
@@ -46,12 +48,15 @@ def test_every_overlay_is_looked_at(k8s: Path):
 
 
 @pytest.mark.parametrize("version", NEWEST)
-@every
-def test_each_object_is_what_kubernetes_takes_and_has_no_unknown_field(rendered, path, version):
-    for manifest in rendered[path]:
+def test_each_object_is_what_kubernetes_takes_and_has_no_unknown_field(rendered, version, monkeypatch):
+    monkeypatch.setattr(schemas, "schema_contents", cache(schemas.schema_contents))  # else read anew for each object
+    distinct = {
+        json.dumps(manifest, sort_keys=True): manifest for path in KUSTOMIZATIONS for manifest in rendered[path]
+    }
+    for manifest in distinct.values():
         try:
             assert kubernetes_validate.validate(manifest, version, strict=True) == version
-        except SchemaNotFoundError:
+        except schemas.SchemaNotFoundError:
             assert manifest["apiVersion"] == KEDA, f"no schema of {manifest['kind']}"
 
 
@@ -167,6 +172,23 @@ def test_what_is_mounted_is_there(rendered, path):
                 named(here, "ConfigMap", volume["configMap"]["name"])
             if "secret" in volume:
                 named(here, "Secret", volume["secret"]["secretName"])
+
+
+def test_a_bundle_on_a_volume_is_verified_before_a_tier_starts_and_used_by_all(rendered):
+    for manifest, pod in pods(rendered[OF_VOLUME]):
+        if manifest["metadata"]["name"] == "kafka":
+            continue
+        claims = {v["name"]: v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+        assert claims == {"bundle": {"claimName": "bundle", "readOnly": True}}
+        users = [
+            c
+            for c in containers(pod)
+            if {"name": "bundle", "mountPath": "/bundle", "readOnly": True} in c["volumeMounts"]
+        ]
+        assert users
+        if manifest["kind"] == "StatefulSet":
+            assert users == containers(pod)
+            assert [c["command"] for c in pod["initContainers"]] == [["branchy", "inspect", "/bundle"]]
 
 
 # --- who reaches whom ------------------------------------------------------------------------------------------------

@@ -15,7 +15,10 @@ import yaml
 from deployment import ROOT
 
 OVERLAYS = ("local", "edge-cloud", "autoscale", "tls")
-KUSTOMIZATIONS = (".", *(f"overlays/{name}" for name in OVERLAYS))
+OF_VOLUME = "with-volume"
+"""An overlay as a user would write it: `tls` with the bundle on a volume."""
+
+KUSTOMIZATIONS = (".", *(f"overlays/{name}" for name in OVERLAYS), OF_VOLUME)
 Manifest = dict[str, Any]
 
 
@@ -29,7 +32,7 @@ def kubectl() -> str:
 
 
 def copy_with_secrets(folder: Path, *more_names: str) -> Path:
-    """A copy of the manifests in which the secrets of `tls` are made."""
+    """A copy of the manifests in which the secrets of `tls` are made, and the bundle may come from a volume."""
     if shutil.which("openssl") is None:
         words = "no openssl here, which makes the certificates"
         pytest.fail(words, pytrace=False) if os.environ.get("CI") else pytest.skip(words)
@@ -38,6 +41,9 @@ def copy_with_secrets(folder: Path, *more_names: str) -> Path:
     make = copy / "overlays" / "tls" / "make_secrets.sh"
     done = subprocess.run(["sh", str(make), "branchy", *more_names], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+    (copy / OF_VOLUME).mkdir()
+    own = {"resources": ["../overlays/tls"], "components": ["../components/bundle-volume"]}
+    (copy / OF_VOLUME / "kustomization.yaml").write_text(yaml.safe_dump(own))
     return copy
 
 

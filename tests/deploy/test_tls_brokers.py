@@ -1,0 +1,144 @@
+"""A real Kafka with the settings, certificates and passwords of the `tls` overlay, and its clients' variables."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from manifests import Manifest, containers, named, variables
+
+from branchy.brokers.kafka_config import HOST, free_ports, port_is_free
+from branchy.brokers.kafka_home import KafkaHome
+from branchy.config import DeviceSettings, LinkSettings, load
+from branchy.core import topics
+from branchy.errors import RefusedError, TransportError
+from branchy.runner.topics import create_topics
+from branchy.transport.kafka import KafkaLink
+
+READY_S = 120.0
+JAVA = ("-Xmx384m", "-XX:TieredStopAtLevel=1")
+
+
+def _local(text: str, secrets: Path, data: Path) -> str:
+    """Paths in a pod become those here."""
+    for folder in ("/etc/branchy-tls", "/etc/branchy-users"):
+        text = text.replace(folder, str(secrets))
+    return text.replace("/var/lib/kafka/data", str(data))
+
+
+def _one_node(settings: str, port: int, controller_port: int) -> str:
+    """The settings of the first of three nodes, as those of one alone on the loopback."""
+    changes = {
+        "controller.quorum.voters": f"0@{HOST}:{controller_port}",
+        "listeners": f"CLIENTS://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"CLIENTS://{HOST}:{port}",
+    }
+    lines = [line for line in settings.splitlines() if line.partition("=")[0] not in changes]
+    lines += [f"{key}={value}" for key, value in changes.items()]
+    return re.sub(r"(?m)^(.*(?:replication\.factor|insync\.replicas|min\.isr))=\d+$", r"\1=1", "\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def manifests_of_tls(rendered) -> list[Manifest]:
+    return rendered["overlays/tls"]
+
+
+@pytest.fixture(scope="module")
+def brokers(
+    k8s: Path, manifests_of_tls: list[Manifest], kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Formatted and started by the commands of the manifests."""
+    folder, secrets = tmp_path_factory.mktemp("tls"), k8s / "overlays" / "tls" / "secrets"
+    port, controller_port = free_ports(2)
+    properties = folder / "server.properties"
+    text = named(manifests_of_tls, "ConfigMap", "kafka")["data"]["server.properties"]
+    properties.write_text(_one_node(_local(text, secrets, folder / "data"), port, controller_port))
+    pod = named(manifests_of_tls, "StatefulSet", "kafka")["spec"]["template"]["spec"]
+    cluster_id = variables(containers(pod)[0], manifests_of_tls)["CLUSTER_ID"]
+    program, *words = containers(pod)[0]["command"]
+    assert program == "/opt/kafka/bin/kafka-storage.sh"
+    words = [_local(word, secrets, folder).replace("$(CLUSTER_ID)", cluster_id) for word in words]
+    words = [word.replace("/etc/branchy/server.properties", str(properties)) for word in words]
+    environment = {**os.environ, "POD_INDEX": "0", "POD_NAMESPACE": "branchy"}
+    formatted = subprocess.run(
+        kafka_home.command("kafka.tools.StorageTool", *words, options=JAVA),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+    )
+    assert formatted.returncode == 0, formatted.stdout + formatted.stderr
+    command = kafka_home.command("kafka.Kafka", str(properties), options=JAVA)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + READY_S
+        while port_is_free(port):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield f"{HOST}:{port}"
+    finally:
+        process.kill()
+        process.wait(READY_S)
+
+
+@pytest.fixture
+def link_of(brokers: str, manifests_of_tls: list[Manifest], k8s: Path, monkeypatch, tmp_path):
+    """By the name of a job or tier: the settings that its pod has, with the files of its secret."""
+
+    def settings(kind: str, name: str, user: str, **changes: object) -> LinkSettings:
+        secrets = k8s / "overlays" / "tls" / "secrets"
+        files = {"client.pem": f"{user}.pem", "password": f"{user}.password"}
+        container = named(manifests_of_tls, kind, name)["spec"]["template"]["spec"]["containers"][0]
+        with monkeypatch.context() as environment:
+            environment.chdir(tmp_path)
+            for variable, value in variables(container, manifests_of_tls).items():
+                environment.setenv(variable, value or "0")
+            back = load(DeviceSettings, {"bundle": "b", "back": {"brokers": brokers}}).back
+        paths = ("ca_file", "certificate_file", "key_file", "password_file")
+        here = {path: secrets / files.get(getattr(back, path).name, getattr(back, path).name) for path in paths}
+        return back.model_copy(update={**here, **changes})
+
+    return settings
+
+
+def seen(settings: LinkSettings, names: list[str]) -> set[str]:
+    """The topics that a user may use, once its rights have reached the broker, which takes a moment."""
+    until = time.monotonic() + READY_S
+    while True:
+        with closing(KafkaLink(settings, "back")) as link:
+            try:
+                return set(link.prepare(names, READY_S))
+            except RefusedError:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+
+
+def test_the_operator_makes_topics_and_gives_rights_and_each_client_has_its_own(link_of, toy_bundle):
+    operator = link_of("Job", "topics", "operator")
+    settings = DeviceSettings(bundle=toy_bundle.path, back=operator, cascade="tls", connect_timeout_s=60.0)
+    report = create_topics(settings, partitions=12, replication=1, grant=True)
+    assert topics.requests("tls", "edge") in report.created
+    assert {rule.user for rule in report.granted} >= {"edge", "device"}
+    queue, dead = topics.requests("tls", "edge"), topics.dead_letters("tls", "edge")
+    assert seen(link_of("StatefulSet", "edge-tier", "edge"), [queue, dead]) == {queue, dead}
+    device = link_of("Job", "device", "device")
+    assert seen(device, [queue]) == {queue}
+    with closing(KafkaLink(device, "back")) as link, pytest.raises(RefusedError, match="dead"):
+        link.prepare([dead], 5.0)
+
+
+def test_a_password_alone_or_a_certificate_alone_is_not_enough(link_of, tmp_path):
+    wrong = tmp_path / "password"
+    wrong.write_text("guessed")
+    for changes in ({"password_file": wrong}, {"certificate_file": None, "key_file": None}):
+        settings = link_of("Job", "device", "device", **changes)
+        with closing(KafkaLink(settings, "back")) as link, pytest.raises(TransportError):
+            link.prepare([topics.requests("tls", "edge")], 3.0)
