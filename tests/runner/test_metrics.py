@@ -82,3 +82,11 @@ def test_every_word_that_the_machine_counts_is_a_metric():
     assert len(words) > 8
     missing = {word for word in words if word not in COUNTED and word.partition(".")[0] not in COUNTED_BY}
     assert not missing
+
+
+def test_the_documentation_has_each_metric_and_no_other(cascade):
+    families = registry_of(cascade.start("edge").health()).collect()
+    there = {f"{f.name}_total" if f.type == "counter" else f.name for f in families if f.name.startswith("branchy_")}
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(branchy_\w+)` \|", text, re.MULTILINE)) == there
+    assert set(re.findall(r"branchy_\w+", text)) == there
