@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import queue
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -254,6 +255,19 @@ def test_a_command_that_is_refused_ends_with_one_line(
     assert (code, len(lines)) == (1, 1), said
     assert expected in lines[0]
     assert "Traceback" not in said
+
+
+def test_a_tier_that_may_not_write_to_its_front_says_so(granted, caplog):
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with (
+        closing(KafkaLink(settings_of(granted.users, "hall"), "front")) as link,
+        closing(link.sender(events.put, message_timeout_s=WAIT_S, queue_limit=10)) as sender,
+    ):
+        for _ in range(2):
+            assert sender.send(KafkaAddress(HALL), Message((), b""), "tag")
+            assert events.get(timeout=WAIT_S).error.permanent
+    said = [record.message for record in caplog.records if "do not allow" in record.message]
+    assert said == [f"front: the brokers do not allow this user to write to {HALL}"]
 
 
 def test_a_device_may_not_take_anothers_answers(granted, toy_bundle):

@@ -19,6 +19,7 @@ from branchy.transport.base import Address, Message, SendError, Sent, Sink
 from branchy.transport.kafka.addresses import KafkaAddress, reply_headers
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import PRODUCER
+from branchy.transport.kafka.topics import NOT_ALLOWED
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ CLOSE_TIMEOUT_S = 2.0
 CLOCK_EVERY_S = 0.25
 STATISTICS_MS = 100
 REOPEN_S = 1.0
+SAY_EVERY_S = 30.0
 
 PERMANENT = frozenset(
     {
@@ -65,7 +67,7 @@ class KafkaSender:
         self._producer = self._open()
         self._reports: deque[Sent] = deque()
         self._handing_on = threading.Lock()
-        self._clock_at_s = 0.0
+        self._clock_at_s, self._said_s = 0.0, float("-inf")
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-reports", daemon=True)
         self._thread.start()
@@ -166,12 +168,21 @@ class KafkaSender:
             self._ready.set()
 
     def _delivered(self, tag: Hashable, sent_s: float, error: Any, message: Any) -> None:
+        if error is not None and error.code() in NOT_ALLOWED:
+            self._say_not_allowed(message.topic())
         self._reports.append(Sent(tag, None if error is None else _send_error(error)))
         if error is None and not 0 <= sent_s - self._clock_at_s < CLOCK_EVERY_S:
             self._clock_at_s = sent_s
             kind, timestamp_ms = message.timestamp()
             if kind == TIMESTAMP_LOG_APPEND_TIME and not self._cluster.embedded:
                 self._cluster.clock.observe(sent_s, sent_s + message.latency(), timestamp_ms / 1000)
+
+    def _say_not_allowed(self, topic: str) -> None:
+        """A missing right looks like a front that is away, to who does not look for it."""
+        now_s = time.monotonic()
+        if now_s - self._said_s > SAY_EVERY_S:
+            self._said_s = now_s
+            logger.error("%s: the brokers do not allow this user to write to %s", self._cluster.name, topic)
 
 
 def _send_error(error: Any) -> SendError:
