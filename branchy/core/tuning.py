@@ -1,13 +1,14 @@
 """Choosing thresholds from what every exit said of every sample, without running the model again.
 
 A vector of thresholds, one an exit, is held against two numbers: its mean loss and its mean cost.
-The ones worth having are those that no other beats in both: from safest to cheapest they are the
-path along which thresholds are swept or certified (Pareto testing: Laufer-Goldshmidt, Fisch, Barzilay and
+The ones worth having are those that no other beats in both: from safest to cheapest they are what
+thresholds are swept and certified along (Pareto testing: Laufer-Goldshmidt, Fisch, Barzilay and
 Jaakkola, 2023).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,8 @@ _GRID = 4096
 """Vectors of thresholds that are looked at, over all early exits together."""
 _FINEST = 256
 """Thresholds that are looked at for one exit."""
+_STEPS = 32
+"""No step of a path moves a threshold past more than this part of its candidates."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def at(table: Losses, leaving: NDArray[np.int64]) -> Losses:
     return np.asarray(table[leaving, np.arange(len(leaving))])
 
 
-def path(outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> list[Thresholds]:
+def frontier(outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> list[Thresholds]:
     """The vectors that no other beats in both loss and cost on these samples, safest first.
 
     Args:
@@ -111,22 +114,64 @@ def path(outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> list[T
         At least one; each loses more than the one before and costs less. With up to two early exits
         the steps are fine (`_GRID` vectors are looked at).
     """
-    candidates = [_candidates(outputs, k) for k in range(len(outputs.names) - 1)]
-    last = always(outputs.policy, outputs.classes)
-    if not candidates:
-        return [(last,)]
-    bins = [_bins(outputs, k, c) for k, c in enumerate(candidates)]
-    lost = _grid_sums(bins, [len(c) for c in candidates], outputs.losses(loss)).sum(axis=0)
-    left = _grid_sums(bins, [len(c) for c in candidates], np.ones_like(outputs.predictions))
-    cost = np.tensordot(np.asarray(costs, np.float64), left, axes=1)
-    out: list[Thresholds] = []
-    cheapest = np.inf
-    for cell in np.lexsort((cost.ravel(), lost.ravel())):
-        if cost.flat[cell] < cheapest:
-            cheapest = cost.flat[cell]
-            places = np.unravel_index(cell, cost.shape)
-            out.append((*(float(c[p]) for c, p in zip(candidates, places, strict=True)), last))
-    return out
+    grid = _Grid.of(outputs)
+    return [grid.vector(places) for places in grid.frontier(outputs, loss, costs)]
+
+
+def path(outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> list[Thresholds]:
+    """A way in small steps from thresholds at which (all but) nobody leaves early along the `frontier`.
+
+    On few samples the frontier begins far out, with vectors that lose nothing there by luck; what is
+    certified in order needs safer ones before.
+    """
+    grid = _Grid.of(outputs)
+    stops = [(0,) * len(grid.candidates), *grid.frontier(outputs, loss, costs)]
+    places = dict.fromkeys(step for a, b in itertools.pairwise(stops) for step in grid.between(a, b))
+    return [grid.vector(each) for each in places]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Vectors of candidate thresholds, each known by its place on the axes of the early exits.
+
+    Attributes:
+        candidates: for each early exit, strictest first.
+        last: the last exit's threshold.
+    """
+
+    candidates: tuple[NDArray[np.float64], ...]
+    last: float
+
+    @classmethod
+    def of(cls, outputs: ExitOutputs) -> _Grid:
+        early = range(len(outputs.names) - 1)
+        return cls(tuple(_candidates(outputs, k) for k in early), always(outputs.policy, outputs.classes))
+
+    def vector(self, places: tuple[int, ...]) -> Thresholds:
+        return (*(float(c[place]) for c, place in zip(self.candidates, places, strict=True)), self.last)
+
+    def between(self, a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Places from one to another, both included; none far from the next on any axis."""
+        sizes = [len(c) for c in self.candidates]
+        far = [abs(to - from_) * _STEPS / size for from_, to, size in zip(a, b, sizes, strict=True)]
+        steps = np.linspace(a, b, 2 + int(max(far, default=0.0)))
+        return [tuple(each) for each in np.rint(steps).astype(int).tolist()]
+
+    def frontier(self, outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> list[tuple[int, ...]]:
+        sizes = [len(c) for c in self.candidates]
+        if not sizes:
+            return [()]
+        bins = [_bins(outputs, k, c) for k, c in enumerate(self.candidates)]
+        lost = _grid_sums(bins, sizes, outputs.losses(loss)).sum(axis=0)
+        left = _grid_sums(bins, sizes, np.ones_like(outputs.predictions))
+        cost = np.tensordot(np.asarray(costs, np.float64), left, axes=1)
+        out: list[tuple[int, ...]] = []
+        cheapest = np.inf
+        for cell in np.lexsort((cost.ravel(), lost.ravel())):
+            if cost.flat[cell] < cheapest:
+                cheapest = cost.flat[cell]
+                out.append(tuple(int(place) for place in np.unravel_index(cell, cost.shape)))
+        return out
 
 
 def _candidates(outputs: ExitOutputs, exit_: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from branchy.core import wire
 from branchy.core.cascade import FULL, Array, CascadeSpec, DType, FormatName, PolicyName, StageSpec
-from branchy.core.messages import Answer, EncodedSample, Hop, Request
+from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, is_certified
 from branchy.core.policies import Verdict, judge
 from branchy.errors import EngineError, UsageError
 from branchy.runner.events import Stamper, new_traceparent, uuid7
@@ -69,6 +69,7 @@ class Cascade:
         self.spec = loaded.spec
         self.stages = loaded.model.stages
         self.leaves_early = stage is None
+        self.certified = loaded.model.certified and self.leaves_early
         self.exits = loaded.model.exits
         self._engines = {name: opened for (_, name), opened in loaded.engines.items()}
 
@@ -158,10 +159,11 @@ class Cascade:
 
     def _answer(self, case: _Case) -> Answer:
         step = case.steps[-1]
+        reason: Reason = "final" if step.exit == self.stages[-1].name else "confident"
         return Answer(
             request=case.id,
             status="ok",
-            reason="final" if step.exit == self.stages[-1].name else "confident",
+            reason=reason,
             tier=step.tier,
             model=self.bundle.digest,
             label=self.spec.labels[step.verdict.index],
@@ -170,6 +172,7 @@ class Cascade:
             probabilities=step.verdict.probabilities,
             exit=step.exit,
             hops=case.hops(),
+            certified=is_certified(reason, certified_tier=self.certified),
         )
 
 

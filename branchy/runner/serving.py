@@ -20,6 +20,7 @@ import numpy as np
 from branchy.config import LinkSettings, ServeSettings
 from branchy.core import topics
 from branchy.core.cascade import Array, CascadeSpec, FormatName, PolicyName, StageSpec, override_exits
+from branchy.core.certificate import runs_as_certified
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.datasets import images
@@ -99,7 +100,8 @@ def load_tier(
         for opened in engines.values():
             opened.close()
         raise
-    return Loaded(spec, TierModel(bundle.digest, spec.labels, stages, exits), engines)
+    certified = runs_as_certified(bundle.manifest.certificate, bundle.spec, stages, engine, exits)
+    return Loaded(spec, TierModel(bundle.digest, spec.labels, stages, exits, certified), engines)
 
 
 def _check_golden(engine: Engine, stage: StageSpec, inputs: Array, expected: Array) -> None:

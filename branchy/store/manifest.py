@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from branchy.core.cascade import CascadeSpec
+from branchy.core.certificate import Certificate
 from branchy.errors import BundleError, UsageError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One part of the data (train, early-stop, temperature, tune, test): how many samples, and which."""
+    """One part of the data (train, early-stop, temperature, tune, certify, test): how many samples, and which."""
 
     samples: int
     sha256: str
@@ -48,12 +49,22 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class TrainingInfo:
-    """Where the weights came from: the command line, the seed, the data set's name and branchy's version."""
+    """Where the weights came from.
+
+    Attributes:
+        command: the command line.
+        seed: of the weights, the order of the samples and the split.
+        dataset: the data set's name.
+        branchy_version: that trained it.
+        validation_split: share kept out of training, which with the seed gives the parts again; None
+            where nothing was trained.
+    """
 
     command: str
     seed: int
     dataset: str
     branchy_version: str
+    validation_split: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class Manifest:
         golden: path of the golden inputs.
         splits: the parts of the data, by name.
         training: where the weights came from.
+        certificate: what is promised of the thresholds, where something is.
     """
 
     schema_version: int
@@ -77,6 +89,7 @@ class Manifest:
     golden: str
     splits: Mapping[str, Split]
     training: TrainingInfo
+    certificate: Certificate | None = None
 
     def all_files(self) -> Iterator[tuple[str, FileDigest]]:
         """Path and digest of every file of the bundle but the manifest itself."""
@@ -127,6 +140,8 @@ def parse(text: bytes) -> Manifest:
     try:
         manifest = _ADAPTER.validate_json(text, strict=True, extra="forbid")
         _check_exits(manifest.cascade)
+        if manifest.certificate is not None:
+            manifest.certificate.check(manifest.cascade)
     except ValidationError as error:
         raise BundleError(_first_line(error)) from None
     except (BundleError, UsageError) as error:

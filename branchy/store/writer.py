@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from branchy.core.cascade import Array, CascadeSpec, StageSpec
+from branchy.core.certificate import Certificate
 from branchy.errors import BundleError, UsageError
 from branchy.store.bundle import GOLDEN, Bundle, file_digest
 from branchy.store.manifest import MANIFEST, SCHEMA_VERSION, Manifest, Split, TrainingInfo, render, seal
@@ -68,23 +70,57 @@ def write_bundle(
         UsageError: the target cannot be written (see `check_target`).
         BundleError: the disk is full or the like, or what was filled in does not make a bundle that can be loaded.
     """
+
+    def make(directory: Path) -> None:
+        spec = fill(directory)
+        _write_golden(directory / GOLDEN, spec, golden)
+        _write_manifest(directory, spec, splits, training)
+
+    return _write(target, make, overwrite=overwrite)
+
+
+def rewrite_bundle(
+    bundle: Bundle, target: Path, cascade: CascadeSpec, certificate: Certificate | None, *, overwrite: bool = False
+) -> Bundle:
+    """Write a bundle with another's files and other settings of its exits; it gets a digest of its own.
+
+    Args:
+        bundle: whose files are copied, each verified once more.
+        target: see `write_bundle`; with `overwrite` it may be that bundle's own directory.
+        cascade: its cascade with other exit settings.
+        certificate: what is promised of these settings, if anything.
+        overwrite: whether a bundle that is there already is replaced.
+
+    Raises:
+        UsageError, BundleError: as `write_bundle`; or a file of the bundle has changed.
+    """
+
+    def make(directory: Path) -> None:
+        for name, _ in bundle.manifest.all_files():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path / name, directory / name)
+        manifest = replace(bundle.manifest, cascade=cascade, certificate=certificate)
+        (directory / MANIFEST).write_bytes(render(seal(manifest)))
+
+    return _write(target, make, overwrite=overwrite)
+
+
+def _write(target: Path, make: Callable[[Path], None], *, overwrite: bool) -> Bundle:
     target = target.resolve()
     check_target(target, overwrite=overwrite)
     try:
-        _write(target, fill, training, splits, golden)
+        _write_beside(target, make)
     except OSError as error:
         raise BundleError(f"cannot write bundle {target}: {error}") from None
     return Bundle.load(target)
 
 
-def _write(target: Path, fill: Fill, training: TrainingInfo, splits: Mapping[str, Split], golden: Golden) -> None:
+def _write_beside(target: Path, make: Callable[[Path], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as scratch:
         partial = Path(scratch) / target.name
         partial.mkdir()
-        spec = fill(partial)
-        _write_golden(partial / GOLDEN, spec, golden)
-        _write_manifest(partial, spec, splits, training)
+        make(partial)
         Bundle.load(partial)
         _sync(partial)
         _swap(partial, target, Path(scratch) / "replaced")

@@ -9,7 +9,7 @@ from exit_pool import exit_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from branchy.core.tuning import ExitOutputs, at, path
+from branchy.core.tuning import ExitOutputs, at, frontier, path
 
 STRENGTHS = (1.2, 2.0, 2.8, 3.0)
 
@@ -54,9 +54,9 @@ def test_a_disagreement_needs_no_labels() -> None:
 
 @pytest.mark.parametrize("policy", ["max_prob", "margin", "entropy"])
 @pytest.mark.parametrize("exits", [1, 2, 3, 4])
-def test_the_path_goes_from_safe_to_cheap_and_nothing_on_it_is_beaten(policy: str, exits: int) -> None:
+def test_the_frontier_goes_from_safe_to_cheap(policy: str, exits: int) -> None:
     outputs, costs = exit_pool(2000, STRENGTHS[:exits], policy=policy), (1.0, 2.0, 5.0, 6.0)[:exits]
-    found = path(outputs, "gap", costs)
+    found = frontier(outputs, "gap", costs)
     losses, spent = ([each(outputs, v) for v in found] for each in (mean_loss, lambda o, v: mean_cost(o, v, costs)))
     assert all(a < b for a, b in itertools.pairwise(losses))
     assert all(a > b for a, b in itertools.pairwise(spent))
@@ -67,14 +67,16 @@ def test_the_path_goes_from_safe_to_cheap_and_nothing_on_it_is_beaten(policy: st
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 3), st.sampled_from(["gap", "disagreement", "error"]))
-def test_the_path_is_the_one_that_trying_every_threshold_finds(seed: int, exits: int, loss: str) -> None:
+def test_the_frontier_is_the_one_that_trying_every_threshold_finds(seed: int, exits: int, loss: str) -> None:
     rng, n = np.random.default_rng(seed), 9
     scores, predictions = rng.choice([0.0, 0.35, 0.6, 1.0], (exits, n)), rng.integers(0, 2, (exits, n))
     outputs, costs = tiny(scores.tolist(), predictions.tolist()), (1.0, 3.0, 4.0)[:exits]
     every = itertools.product([0.0, 0.2, 0.5, 0.7, 1.0], repeat=exits - 1)
     pairs = {(mean_loss(outputs, (*v, 0.0), loss), round(mean_cost(outputs, (*v, 0.0), costs), 9)) for v in every}
     unbeaten = {p for p in pairs if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in pairs)}
-    found = {(mean_loss(outputs, v, loss), round(mean_cost(outputs, v, costs), 9)) for v in path(outputs, loss, costs)}
+    found = {
+        (mean_loss(outputs, v, loss), round(mean_cost(outputs, v, costs), 9)) for v in frontier(outputs, loss, costs)
+    }
     assert found == unbeaten
 
 
@@ -83,3 +85,16 @@ def test_thresholds_lie_between_scores_so_that_rounding_changes_nothing() -> Non
     for thresholds in path(outputs, "gap", (0.0, 1.0, 2.0)):
         for scores, threshold in zip(outputs.scores[:-1], thresholds[:-1], strict=True):
             assert np.abs(scores - threshold).min() > 0
+
+
+@pytest.mark.parametrize("n", [30, 3000])
+@pytest.mark.parametrize("policy", ["max_prob", "entropy"])
+@pytest.mark.parametrize("exits", [1, 2, 3])
+def test_the_path_begins_where_nobody_leaves_early_and_goes_on_in_small_steps(n: int, policy: str, exits: int) -> None:
+    outputs, costs = exit_pool(n, STRENGTHS[:exits], policy=policy), (0.0, 1.0, 3.0)[:exits]
+    found = path(outputs, "gap", costs)
+    assert (outputs.leaving(found[0]) == exits - 1).all()
+    assert set(frontier(outputs, "gap", costs)) <= set(found)
+    leaving = np.array([(v <= outputs.scores.T) != (policy == "entropy") for v in found])[:, :, :-1]
+    moved = np.abs(np.diff(leaving.mean(axis=1), axis=0))
+    assert moved.max(initial=0) <= 1 / 8 + 2 / n

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from branchy.core.cascade import ExitSettings
+from branchy.core.cascade import ExitSettings, Uplink
+from branchy.core.certificate import Certificate, CertifiedThresholds
 from branchy.errors import BundleError
 from branchy.store.bundle import Bundle
 from branchy.store.manifest import MANIFEST, Split, parse, render, seal
@@ -56,9 +57,9 @@ def test_digest_covers_what_the_manifest_says(toy: Bundle) -> None:
             lambda d: d["cascade"]["stages"][0].update(successors=[]),
             "stage edge: expected successors ('cloud',), got ()",
         ),
-        (lambda d: d.update(schema_version=2), "expected schema_version 1, got 2; train the bundle again"),
-        (lambda d: d.update(schema_version=True), "expected schema_version 1, got True"),
-        (lambda d: d.pop("schema_version"), "expected schema_version 1, got None"),
+        (lambda d: d.update(schema_version=1), "expected schema_version 2, got 1; train the bundle again"),
+        (lambda d: d.update(schema_version=True), "expected schema_version 2, got True"),
+        (lambda d: d.pop("schema_version"), "expected schema_version 2, got None"),
         (lambda d: d["cascade"].update(name="mine"), "was changed after it was written"),
         (lambda d: d["cascade"]["stages"][0].pop("custom_objects"), "was changed after it was written"),
     ],
@@ -75,7 +76,7 @@ def test_a_wrong_manifest_is_one_line_that_names_the_place(
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"weights", b"[" * 100_000, b"[1]", b"null"])
 def test_anything_but_a_json_object_is_refused(text: bytes) -> None:
-    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 1, got None"):
+    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 2, got None"):
         parse(text)
 
 
@@ -91,3 +92,35 @@ def test_a_split_is_the_set_of_its_indices() -> None:
     assert Split.of(np.array([3, 1, 2])) == Split.of(np.array([1, 2, 3], np.int32))
     assert Split.of(np.array([3, 1, 2])) != Split.of(np.array([3, 1, 4]))
     assert Split.of(np.array([3, 1])).samples == 2
+
+
+def _certificate(threshold: float) -> Certificate:
+    return Certificate(
+        loss="gap",
+        guarantee="expected",
+        method="conformal",
+        alpha=0.01,
+        delta=None,
+        samples=500,
+        dataset="digits",
+        data_sha256="0" * 64,
+        seed=0,
+        formats={"edge": "litert", "cloud": "litert"},
+        uplinks={"edge": Uplink()},
+        policy="max_prob",
+        temperatures={"edge": 1.5, "cloud": 1.0},
+        cost="bytes",
+        certified=(CertifiedThresholds({"edge": threshold}, -0.001, 17.5),),
+    )
+
+
+def test_a_certificate_comes_back_as_it_was_and_is_covered_by_the_digest(toy: Bundle) -> None:
+    certified = seal(replace(toy.manifest, certificate=_certificate(0.9)))
+    assert parse(render(certified)) == certified
+    assert certified.digest != toy.digest
+
+
+def test_a_certificate_of_other_thresholds_is_refused(toy: Bundle) -> None:
+    certified = seal(replace(toy.manifest, certificate=_certificate(0.8)))
+    with pytest.raises(BundleError, match=r"manifest.json: certificate: the bundle's thresholds are not among"):
+        parse(render(certified))

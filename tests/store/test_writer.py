@@ -12,10 +12,10 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from branchy.core.cascade import CascadeSpec
+from branchy.core.cascade import CascadeSpec, override_exits
 from branchy.errors import BundleError, UsageError
 from branchy.store.bundle import Bundle
-from branchy.store.writer import check_target
+from branchy.store.writer import check_target, rewrite_bundle
 
 Write = Callable[..., Bundle]
 FillToy = Callable[..., CascadeSpec]
@@ -211,3 +211,32 @@ def test_what_a_reader_would_refuse_is_never_put_in_place(
         write_toy(tmp_path / "digits", fill=fill, overwrite=True)
     assert Bundle.load(tmp_path / "digits") == old
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+# --- another bundle's files with other settings ----------------------------------------------------------------------
+
+
+def _changed(bundle: Bundle, threshold: float) -> CascadeSpec:
+    return override_exits(bundle.spec, "litert", policy=None, thresholds={"edge": threshold})
+
+
+def test_a_rewritten_bundle_has_the_same_files_and_a_digest_of_its_own(toy: Bundle, tmp_path: Path) -> None:
+    new = rewrite_bundle(toy, tmp_path / "new", _changed(toy, 0.5), None)
+    assert Bundle.load(new.path).spec.stage("edge").files["litert"].exit.threshold == 0.5
+    assert dict(new.manifest.all_files()) == dict(toy.manifest.all_files())
+    assert new.digest != toy.digest
+    assert Bundle.load(toy.path).digest == toy.digest
+
+
+def test_a_bundle_can_be_rewritten_in_its_place(toy: Bundle) -> None:
+    with pytest.raises(UsageError, match="is there already"):
+        rewrite_bundle(toy, toy.path, _changed(toy, 0.5), None)
+    new = rewrite_bundle(toy, toy.path, _changed(toy, 0.5), None, overwrite=True)
+    assert Bundle.load(toy.path).digest == new.digest != toy.digest
+
+
+def test_a_bundle_that_was_changed_meanwhile_is_not_copied(toy: Bundle, tmp_path: Path) -> None:
+    (toy.path / "edge.tflite").write_bytes(b"other weights")
+    with pytest.raises(BundleError, match=r"edge\.tflite"):
+        rewrite_bundle(toy, tmp_path / "new", _changed(toy, 0.5), None)
+    assert not (tmp_path / "new").exists()
