@@ -17,10 +17,11 @@ import numpy as np
 
 from branchy import __version__
 from branchy.core.cascade import DType, ExitSettings, PolicyName, Uplink
-from branchy.datasets import Dataset, Part, load, stratified
+from branchy.datasets import Dataset, Part, load
 from branchy.errors import UsageError
 from branchy.runner.calibration import Thresholds
 from branchy.runner.packing import Packer
+from branchy.runner.parts import divide
 from branchy.runner.training_summary import Summary
 from branchy.store.manifest import Split, TrainingInfo
 from branchy.store.writer import check_target, write_bundle
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from branchy.models.training import History
 
 log = logging.getLogger(__name__)
-
-HELD_OUT = {"early-stop": 0.25, "temperature": 0.25, "tune": 0.5}
-"""How the validation split is divided."""
 
 FEW = 50
 """Fewer samples than this in a held-out part make what is fitted on it rough."""
@@ -109,7 +107,7 @@ def train(options: TrainOptions) -> Summary:
     bundle = write_bundle(
         out,
         packer.fill,
-        training=TrainingInfo(options.command, options.seed, data.name, __version__),
+        training=TrainingInfo(options.command, options.seed, data.name, __version__, options.validation_split),
         splits={part_name: Split.of(part.indices) for part_name, part in parts.items()},
         golden=packer.golden(),
         overwrite=options.overwrite,
@@ -171,11 +169,8 @@ def _list(values: tuple[float, ...]) -> str:
 
 
 def _divide(data: Dataset, options: TrainOptions) -> dict[str, Part]:
-    """Disjoint parts by name, stratified: train, early-stop, temperature, tune and test."""
-    shares = (1 - options.validation_split, *(options.validation_split * share for share in HELD_OUT.values()))
-    positions = stratified(data.pool.labels, shares, options.seed)
-    parts = {name: data.pool.take(p) for name, p in zip(("train", *HELD_OUT), positions, strict=True)}
-    parts["test"] = data.test
+    """The parts of `divide`, checked."""
+    parts = divide(data, options.validation_split, options.seed)
     for name, part in parts.items():
         if len(part) == 0:
             raise UsageError(

@@ -76,13 +76,13 @@ def test_the_declared_range_and_labels_are_the_data_set_s(digits_bundle: Bundle)
 def test_the_parts_are_disjoint_and_the_test_part_is_the_data_set_s_own(digits_bundle: Bundle) -> None:
     data = load("digits")
     parts = training._divide(data, TrainOptions("digits"))
-    assert list(parts) == ["train", "early-stop", "temperature", "tune", "test"]
+    assert list(parts) == ["train", "early-stop", "temperature", "tune", "certify", "test"]
     together = np.concatenate([part.indices for part in parts.values()])
     assert sorted(together.tolist()) == list(range(1797))
     splits = digits_bundle.manifest.splits
     assert {name: split.samples for name, split in splits.items()} == {n: len(part) for n, part in parts.items()}
-    assert len({split.sha256 for split in splits.values()}) == 5
-    held_out = sum(len(parts[name]) for name in ("early-stop", "temperature", "tune"))
+    assert len({split.sha256 for split in splits.values()}) == 6
+    held_out = sum(len(parts[name]) for name in ("early-stop", "temperature", "tune", "certify"))
     assert held_out == pytest.approx(0.2 * len(data.pool), abs=10)
 
 
