@@ -14,6 +14,7 @@ from branchy.errors import BranchyError
 COMMANDS = {
     "train": "Train a model with early exits and write its bundle.",
     "evaluate": "Measure a bundle on a test set, in this process.",
+    "tune": "Choose the exits' thresholds, with a guarantee if wanted.",
     "inspect": "Show what is in a bundle.",
     "serve": "Run one tier.",
     "health": "Ask a tier how it is.",

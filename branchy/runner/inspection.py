@@ -31,6 +31,8 @@ def describe(bundle: Bundle) -> Data:
         "stages": [_describe_stage(spec, stage) for stage in (*spec.stages, spec.full)],
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
         "training": asdict(manifest.training),
+        "certificate": None if manifest.certificate is None else asdict(manifest.certificate),
+        "promise": None if manifest.certificate is None else manifest.certificate.promise,
     }
 
 
@@ -64,6 +66,7 @@ def _heading(data: Data) -> str:
         "trained": f"on {training['dataset']} with seed {training['seed']} by branchy {training['branchy_version']}",
         "command": training["command"],
         "samples": ", ".join(f"{name} {split['samples']:,}" for name, split in data["splits"].items()),
+        "promise": data["promise"] or "nothing is promised of the thresholds",
     }
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())
 

@@ -1,0 +1,274 @@
+"""Thresholds for a bundle: as given, swept towards a target, or certified; written as a bundle of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from branchy.core.calibration import share_thresholds
+from branchy.core.cascade import CascadeSpec, FormatName, PolicyName, override_exits
+from branchy.core.certificate import Certificate, CertifiedThresholds, Guarantee
+from branchy.core.guarantee import Bound, Losses, certify, certify_expected, samples_needed
+from branchy.core.tuning import ExitOutputs, LossName, Thresholds, at, frontier, path
+from branchy.datasets import Dataset
+from branchy.errors import TuningError, UsageError
+from branchy.runner.held_out import check_fits
+from branchy.runner.measuring import CostName, Measured, exit_costs, exits_of, measure
+from branchy.runner.parts import HELD_OUT, tuning_parts
+from branchy.runner.tuning_summary import Tuned
+from branchy.store.bundle import Bundle
+from branchy.store.writer import check_target, rewrite_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """What thresholds to look for, and what to promise of them.
+
+    Attributes:
+        out: the new bundle's directory; None is the old one's with `-tuned` behind.
+        overwrite: whether a bundle that is there already is replaced.
+        engine: the format whose exits are tuned.
+        threads: how many threads one batch may use.
+        policy: exit policy instead of the bundle's.
+        thresholds: these, for every early exit or by stage; or
+        target_share: per cent of the answers that shall leave at each exit; or
+        target_accuracy: in per cent, the cheapest that reach it; or
+        target_cost: mean cost of a sample, the most accurate that keep to it; or
+        alpha: the cheapest of which can be promised that they lose at most this share.
+        delta: probability that the promise does not hold.
+        loss: what is not to be lost.
+        guarantee: `probability`, or `expected`, which has no delta.
+        bound: how a promise is tested; None takes what gets further on the tune part.
+        cost: what is to be cheap.
+        unseen: whether the data set is one of which nothing was trained on.
+        seed: of the order of the samples, and of their division where they are unseen.
+    """
+
+    out: Path | None = None
+    overwrite: bool = False
+    engine: FormatName = "litert"
+    threads: int = 1
+    policy: PolicyName | None = None
+    thresholds: Mapping[str, float] | float | None = None
+    target_share: tuple[float, ...] | None = None
+    target_accuracy: float | None = None
+    target_cost: float | None = None
+    alpha: float | None = None
+    delta: float = 0.05
+    loss: LossName = "gap"
+    guarantee: Guarantee = "probability"
+    bound: Bound | None = None
+    cost: CostName = "bytes"
+    unseen: bool = False
+    seed: int = 0
+
+
+def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
+    """Choose thresholds, certify them where asked to, measure them on samples they were not chosen by, write a bundle.
+
+    Args:
+        bundle: a loaded bundle.
+        data: with the bundle's labels and input; its test part is left alone.
+        options: what to look for.
+
+    Raises:
+        UsageError: options that exclude each other or are out of range; a data set that does not fit.
+        TuningError: nothing could be certified, or no thresholds reach the target; nothing is written.
+    """
+    _check(options)
+    check_fits(data, bundle.spec)
+    out = options.out or bundle.path.with_name(f"{bundle.path.name}-tuned")
+    check_target(out, overwrite=options.overwrite)
+    parts = tuning_parts(bundle, data, unseen=options.unseen, seed=options.seed)
+    spec = _with_given(bundle.spec, options)
+    measured = measure(bundle, parts, options.engine, options.threads, options.policy)
+    tuning, fresh = (_shuffled(each.outputs, options.seed) for each in measured)
+    costs = exit_costs(spec, options.cost)
+    vectors = _sequence(tuning, costs, spec, options)
+    certificate = None
+    if options.alpha is not None:
+        certificate = _certificate(spec, data.name, tuning, fresh, measured[1], vectors, costs, options)
+        vectors = vectors[: len(certificate.certified)]
+    chosen = vectors[-1]
+    early = dict(zip(tuning.names[:-1], chosen, strict=False))
+    tuned = override_exits(spec, options.engine, policy=options.policy, thresholds=early)
+    written = rewrite_bundle(bundle, out, tuned, certificate, overwrite=options.overwrite)
+    return Tuned(written, data.name, options.engine, tuning.names, chosen, len(tuning), fresh, costs, options.cost)
+
+
+def _check(options: TuneOptions) -> None:
+    asked = {
+        "--target-share": options.target_share,
+        "--target-accuracy": options.target_accuracy,
+        "--target-cost": options.target_cost,
+        "--alpha": options.alpha,
+    }
+    given = [flag for flag, value in asked.items() if value is not None]
+    if options.thresholds is not None and given != ["--alpha"]:
+        given.append("--threshold")
+    if len(given) != 1:
+        raise UsageError(
+            f"expected one of {', '.join(asked)}, --threshold, or --threshold with --alpha; "
+            f"got {' and '.join(given) or 'none'}"
+        )
+    for flag, value, low, high in (
+        ("--alpha", options.alpha, 0, 1),
+        ("--delta", options.delta, 0, 1),
+        ("--target-accuracy", options.target_accuracy, 0, 100),
+        ("--target-cost", options.target_cost, 0, math.inf),
+    ):
+        if value is not None and not low < value < high:
+            raise UsageError(f"{flag} must be between {low} and {high}, got {value:g}")
+
+
+def _with_given(spec: CascadeSpec, options: TuneOptions) -> CascadeSpec:
+    """The cascade with the thresholds that were given, if any; checked before the work."""
+    if options.thresholds is not None:
+        return override_exits(spec, options.engine, policy=options.policy, thresholds=options.thresholds)
+    shares, exits = options.target_share, exits_of(spec, options.engine)
+    if shares is not None and (
+        len(shares) != len(exits) or min(shares) < 0 or not math.isclose(sum(shares), 100, abs_tol=0.01)
+    ):
+        raise UsageError(
+            f"--target-share must be a number from 0 up for each exit ({', '.join(exits)}), summing to 100 per cent, "
+            f"got {','.join(f'{share:g}' for share in shares)}"
+        )
+    return spec
+
+
+def _shuffled(outputs: ExitOutputs, seed: int) -> ExitOutputs:
+    """In random order, which betting needs: a data set may be sorted by class."""
+    return outputs.take(np.random.default_rng(seed).permutation(len(outputs)))
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+
+
+def _sequence(tuning: ExitOutputs, costs: Sequence[float], spec: CascadeSpec, options: TuneOptions) -> list[Thresholds]:
+    """The vectors of thresholds that are in question, safest first; the last is what is asked for, unless certified."""
+    if options.thresholds is not None:
+        return [tuple(settings.threshold for settings in exits_of(spec, options.engine).values())]
+    if options.target_share is not None:
+        shares = [share / 100 for share in options.target_share]
+        found = share_thresholds(list(tuning.scores), shares, tuning.policy, tuning.classes)
+        return [tuple(each.threshold for each in found)]
+    if options.alpha is not None:
+        return path(tuning, options.loss, costs)
+    vectors = frontier(tuning, "error", costs)
+    if options.target_accuracy is not None:
+        return _accurate(tuning, vectors, options.target_accuracy)
+    return _cheap(tuning, vectors, costs, options)
+
+
+def _accurate(tuning: ExitOutputs, vectors: list[Thresholds], target: float) -> list[Thresholds]:
+    reached = [100 * (1 - losses.mean()) for losses in _losses(tuning, vectors, "error")]
+    found = [vector for vector, accuracy in zip(vectors, reached, strict=True) if accuracy >= target]
+    if not found:
+        raise TuningError(
+            f"no thresholds reach an accuracy of {target:g} % on the samples to tune with; "
+            f"the best {reached[0]:.2f} %: ask for less, or train longer"
+        )
+    return found
+
+
+def _cheap(
+    tuning: ExitOutputs, vectors: list[Thresholds], costs: Sequence[float], options: TuneOptions
+) -> list[Thresholds]:
+    spent = [float(np.take(costs, tuning.leaving(vector)).mean()) for vector in vectors]
+    found = [vector for vector, cost in zip(vectors, spent, strict=True) if cost <= (options.target_cost or 0.0)]
+    if not found:
+        raise TuningError(
+            f"no thresholds keep to a mean of {options.target_cost:,g} {options.cost} a sample on the samples to tune "
+            f"with; the cheapest take {spent[-1]:,.1f}"
+        )
+    return found[:1]
+
+
+def _losses(outputs: ExitOutputs, vectors: Sequence[Thresholds], loss: LossName) -> Iterator[Losses]:
+    table = outputs.losses(loss)
+    return (at(table, outputs.leaving(vector)) for vector in vectors)
+
+
+# --- certifying ------------------------------------------------------------------------------------------------------
+
+
+def _certificate(
+    spec: CascadeSpec,
+    dataset: str,
+    tuning: ExitOutputs,
+    fresh: ExitOutputs,
+    measured: Measured,
+    vectors: Sequence[Thresholds],
+    costs: Sequence[float],
+    options: TuneOptions,
+) -> Certificate:
+    """What can be promised of these vectors, the first of them at least."""
+    alpha, expected = options.alpha or 0.0, options.guarantee == "expected"
+    bound = options.bound or _further(tuning, vectors, options, alpha)
+    losses = _losses(fresh, vectors, options.loss)
+    kept = certify_expected(losses, alpha) if expected else certify(losses, alpha, options.delta, bound)
+    if not kept:
+        safest = next(_losses(fresh, vectors, options.loss))
+        raise TuningError(_too_much(float(safest.mean()), len(fresh), options, alpha))
+    return Certificate(
+        loss=options.loss,
+        guarantee=options.guarantee,
+        method="conformal" if expected else bound,
+        alpha=alpha,
+        delta=None if expected else options.delta,
+        samples=len(fresh),
+        dataset=dataset,
+        data_sha256=measured.sha256,
+        seed=options.seed,
+        formats={stage.name: options.engine for stage in spec.stages},
+        uplinks={stage.name: stage.uplink for stage in spec.stages if stage.uplink is not None},
+        policy=fresh.policy,
+        temperatures={name: settings.temperature for name, settings in exits_of(spec, options.engine).items()},
+        cost=options.cost,
+        certified=tuple(_certified(fresh, vector, costs, options.loss) for vector in vectors[:kept]),
+    )
+
+
+def _further(tuning: ExitOutputs, vectors: Sequence[Thresholds], options: TuneOptions, alpha: float) -> Bound:
+    """The bound that gets further on the tune part, on which a choice is free."""
+    bounds: tuple[Bound, ...] = ("binomial", "betting")
+    return max(bounds, key=lambda b: certify(_losses(tuning, vectors, options.loss), alpha, options.delta, b))
+
+
+def _certified(fresh: ExitOutputs, vector: Thresholds, costs: Sequence[float], loss: LossName) -> CertifiedThresholds:
+    leaving = fresh.leaving(vector)
+    return CertifiedThresholds(
+        thresholds=dict(zip(fresh.names[:-1], vector, strict=False)),
+        loss=float(at(fresh.losses(loss), leaving).mean()),
+        cost=float(np.take(costs, leaving).mean()),
+    )
+
+
+def _too_much(lost_share: float, n: int, options: TuneOptions, alpha: float) -> str:
+    """Why nothing was certified, and what it would take."""
+    delta = None if options.guarantee == "expected" else options.delta
+    least = samples_needed(alpha, delta)
+    needed = samples_needed(alpha, delta, max(0.0, lost_share))
+    promise = f"{_IN_WORDS[options.loss]} of at most {100 * alpha:g} %"
+    promise += f" with probability {100 * (1 - delta):g} %" if delta is not None else " on average"
+    everything = (HELD_OUT["tune"] + HELD_OUT["certify"]) / HELD_OUT["certify"]
+    if least is not None and n < least:
+        return (
+            f"too few samples to promise {promise}: it takes {least:,} to certify with where not one is lost, got "
+            f"{n:,}; give {math.ceil(least * everything):,} or more with --unseen, or raise --alpha or --delta"
+        )
+    measured = f"the safest thresholds have one of {100 * lost_share:.2f} % on {n:,} samples"
+    if needed is None:
+        return f"cannot promise {promise}: {measured}; raise --alpha"
+    return f"cannot promise {promise}: {measured}, and that takes about {needed:,}; add samples, or raise --alpha"
+
+
+_IN_WORDS = {
+    "gap": "an accuracy gap to the full model",
+    "disagreement": "a disagreement with the full model",
+    "error": "an error",
+}
