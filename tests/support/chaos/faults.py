@@ -13,10 +13,14 @@ from chaos.world import NODES, REPLICAS, World
 
 REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
 """After a first tier's replica died without a word: its session ends, and another takes its partitions."""
+HANDOVER_WINDOW_S = 3.0
+"""Before and after a replica of the first tier leaves or joins: partitions change hands."""
 BROKER_WINDOW_S = 8.0
 """After a broker died: its session ends, others lead its partitions, and all clients find out."""
 CLOSE_WINDOW_S = 4.0
 """After a link is back: clients connect again, and the next probe closes the breaker (every 2 s unless told)."""
+BACK_TIMEOUT_S = 150.0
+"""A node that was killed looks through its data before it is back, which takes long on a busy machine."""
 PATIENCE_S = 30.0
 """So long something that has to happen is waited for; whether it came in time is judged afterwards."""
 BEFORE_S = 2.0
@@ -32,17 +36,19 @@ class Window:
 
     Attributes:
         what: that is gone.
-        start_s: by `time.time()`.
+        start_s: since when, by `time.time()`.
         promised_s: how long it may last.
+        unsure_s: how much earlier it may have begun.
     """
 
     what: str
     start_s: float
     promised_s: float
+    unsure_s: float = 0.0
 
     def covers(self, at_s: float) -> bool:
         """Whether a moment is in it."""
-        return self.start_s <= at_s <= self.start_s + self.promised_s
+        return self.start_s - self.unsure_s <= at_s <= self.start_s + self.promised_s
 
 
 @dataclass
@@ -80,6 +86,10 @@ class Act:
         window = Window(what, time.time(), promised_s)
         self.windows.append(window)
         return window
+
+    def hands_over(self, what: str) -> None:
+        """Say that partitions of the first tier change hands about now."""
+        self.windows.append(Window(what, time.time(), HANDOVER_WINDOW_S, unsure_s=HANDOVER_WINDOW_S))
 
     def outlast(self, window: Window) -> None:
         """Go on until a window is over."""
@@ -204,8 +214,13 @@ def _restarts(act: Act) -> None:
 def restart_one(act: Act, tier: str, replica: int) -> None:
     """Tell a replica to stop, and start it again once it has."""
     act.did.append(f"{tier}-{replica}")
+    is_first = tier == act.world.tiers[0]
+    if is_first:
+        act.hands_over(f"{tier}-{replica} leaves")
     act.world.stop(tier, replica)
     act.world.start((tier, replica))
+    if is_first:
+        act.hands_over(f"{tier}-{replica} joins")
     act.world.wait_shared()
 
 
@@ -218,7 +233,7 @@ def kill_broker(act: Act) -> None:
     act.world.cluster.kill_node(node)
     act.outlast(gone)
     act.world.cluster.start_node(node)
-    act.world.cluster.wait_ready()
+    act.world.cluster.wait_ready(BACK_TIMEOUT_S)
     act.world.wait_in_sync()
     act.pause(SETTLE_S)
 

@@ -31,7 +31,7 @@ from chaos.toxiproxy import Toxiproxy
 
 NODES = 3
 REPLICAS = (0, 1)
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 CALL_TIMEOUT_S = 10.0
 LOOK_S = 0.1
