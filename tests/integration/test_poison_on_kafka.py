@@ -34,7 +34,7 @@ ROUND = POISONS + POISONS // GOOD_EVERY
 GROWTH_BYTES = 48 * 1024 * 1024
 """Most that a tier holds more after the last round than after the first; what is sent between them has more."""
 
-BOMBS, BOMB_BYTES = 3, 200_000_000
+BOMBS, BOMB_BYTES = 2, 200_000_000
 OPENED_BYTES = 20_000_000
 """Of a bomb that a broker opens: it has it in its heap."""
 
