@@ -1,7 +1,7 @@
 """The results file: one row a sample, `;` between, written as the answers come and checked when read.
 
 Its first twelve columns are those of the framework that branchy re-does, with the
-cascade's own tier names in place of Edge, Fog and Cloud; five of branchy's follow.
+cascade's own tier names in place of Edge, Fog and Cloud; six of branchy's follow.
 All times are in seconds; what no tier did is empty.
 """
 
@@ -21,7 +21,7 @@ from branchy.errors import BranchyError, ReportError, UsageError
 
 HEAD = ("Test", "Expected_result", "Prediction_Time")
 TIER = ("Prediction", "Computation_Time", "Prediction_Time")
-TAIL = ("Request_Id", "Answering_Tier", "Reason", "Confidence", "Bytes_Up")
+TAIL = ("Request_Id", "Answering_Tier", "Reason", "Confidence", "Bytes_Up", "Certified")
 DELIMITER = ";"
 
 T = TypeVar("T")
@@ -56,6 +56,7 @@ class Row:
         reason: why that tier answered or refused; None when no answer came.
         confidence: of the answer, None without a label.
         bytes_up: headers and body sent up at all cuts; None where it is not known.
+        certified: whether the answer is under the bundle's certificate.
     """
 
     test: int
@@ -67,6 +68,7 @@ class Row:
     reason: Reason | None = None
     confidence: float | None = None
     bytes_up: int | None = None
+    certified: bool = False
 
     @classmethod
     def from_answer(
@@ -106,6 +108,7 @@ class Row:
             answer.reason,
             answer.confidence,
             uplink_bytes + sum(h.bytes_up for h in answer.hops),
+            answer.certified,
         )
 
     @property
@@ -122,7 +125,7 @@ class Row:
             cell = self.tiers.get(name, TierCells())
             out += [_whole(cell.prediction), _amount(cell.computation_s), _amount(cell.prediction_s)]
         answer = [self.tier or "", self.reason or "", _amount(self.confidence), _whole(self.bytes_up)]
-        return [*out, self.request, *answer]
+        return [*out, self.request, *answer, "1" if self.certified else ""]
 
 
 def title(tier: str) -> str:
@@ -271,6 +274,7 @@ class _Line:
             reason=self._cell("Reason", _to_reason),
             confidence=self._cell("Confidence", _to_amount),
             bytes_up=self._cell("Bytes_Up", _to_whole),
+            certified=self._cell("Certified", _to_mark) is not None,
         )
         if (row.tier is None) != (row.reason is None):
             raise self._error("Reason", "one where Answering_Tier has one, and none where it has none")
@@ -316,6 +320,12 @@ def _to_amount(text: str) -> float:
     return value
 
 
+def _to_mark(text: str) -> bool:
+    if text != "1":
+        raise ValueError
+    return True
+
+
 def _to_reason(text: str) -> Reason:
     if text not in get_args(Reason):
         raise ValueError
@@ -325,6 +335,7 @@ def _to_reason(text: str) -> Reason:
 _EXPECTED: Mapping[Callable[[str], object], str] = {
     _to_whole: "a whole number from 0 up",
     _to_amount: "a number from 0 up",
+    _to_mark: "1 or nothing",
     _to_reason: f"one of {', '.join(get_args(Reason))}",
     str: "a word",
 }

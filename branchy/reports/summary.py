@@ -42,6 +42,7 @@ class Summary:
         latency: round trips of the answered requests.
         latency_of: the same by answering tier.
         bytes_up: mean bytes sent up a request, where it is known.
+        certified: answers that are under the bundle's certificate.
     """
 
     samples: int
@@ -54,6 +55,7 @@ class Summary:
     latency: Latency | None
     latency_of: Mapping[str, Latency]
     bytes_up: float | None
+    certified: int
 
     @classmethod
     def of(cls, rows: Iterable[Row], tiers: Sequence[str]) -> Summary:
@@ -82,6 +84,7 @@ class Tally:
     samples: int = 0
     judged: int = 0
     correct: int = 0
+    certified: int = 0
     _refused: Counter[str] = field(default_factory=Counter)
     _shares: Counter[tuple[str, str]] = field(default_factory=Counter)
     _latencies: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
@@ -98,6 +101,7 @@ class Tally:
             self._refused[row.reason] += 1
             return
         self._shares[row.tier, row.reason] += 1
+        self.certified += row.certified
         if row.latency_s is not None:
             self._latencies[row.tier].append(row.latency_s)
         if row.expected is not None:
@@ -124,6 +128,7 @@ class Tally:
             latency=Latency.of(everything),
             latency_of=latency_of,
             bytes_up=self._bytes["sum"] / self._bytes["rows"] if self._bytes["rows"] else None,
+            certified=self.certified,
         )
 
 
@@ -143,6 +148,7 @@ def lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
         ("answered", [str(run.answered) for run in runs]),
         ("refused", [_refused(run) for run in runs]),
         ("unanswered", [str(run.unanswered) for run in runs]),
+        *_certified_lines(runs),
         ("accuracy", [percent(run.accuracy) for run in runs]),
         ("  95 % interval", [interval(run.correct, run.judged) for run in runs]),
         *_share_lines(runs),
@@ -151,6 +157,13 @@ def lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
         *_latency_lines(runs),
         ("bytes up a request", [NONE if run.bytes_up is None else f"{run.bytes_up:,.0f}" for run in runs]),
     ]
+
+
+def _certified_lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
+    """Of bundles without a certificate there is nothing to say."""
+    if not any(run.certified for run in runs):
+        return []
+    return [("certified", [_share(run.certified, run) for run in runs])]
 
 
 def _share_lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:

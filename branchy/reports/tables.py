@@ -33,7 +33,7 @@ def requests_frame(runs: Mapping[str, Results]) -> pd.DataFrame:
 
     Returns:
         Columns: run, test, expected, predicted (class indices), correct, tier, reason, confidence,
-        latency_s, bytes_up, request. Unanswered requests have no tier and no reason, refused ones
+        latency_s, bytes_up, certified, request. Unanswered requests have no tier and no reason, refused ones
         no predicted class; what is not known is missing.
     """
     import pandas as pd
@@ -52,6 +52,7 @@ def requests_frame(runs: Mapping[str, Results]) -> pd.DataFrame:
             "confidence": pd.array([row.confidence for _, row in rows], dtype="Float64"),
             "latency_s": pd.array([row.latency_s for _, row in rows], dtype="Float64"),
             "bytes_up": pd.array([row.bytes_up for _, row in rows], dtype="Int64"),
+            "certified": [row.certified for _, row in rows],
             "request": [row.request for _, row in rows],
         }
     )

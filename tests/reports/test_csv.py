@@ -32,9 +32,9 @@ def written(path: Path, *rows: Row, tiers=TIERS) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_the_first_twelve_columns_are_the_originals_and_five_follow(tmp_path):
+def test_the_first_twelve_columns_are_the_originals_and_six_follow(tmp_path):
     header, _ = written(tmp_path / "r.csv", Row(0, None, None, "r"))
-    assert header == ORIGINAL + ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up"
+    assert header == ORIGINAL + ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up;Certified"
 
 
 def test_other_tiers_have_their_own_names_in_place(tmp_path):
@@ -48,13 +48,20 @@ def test_other_tiers_have_their_own_names_in_place(tmp_path):
 def test_a_row_has_times_in_seconds_and_leaves_empty_what_no_tier_did(tmp_path):
     row = Row.from_answer(7, 5, 0.0125, fog_answer(), "r-1")
     assert written(tmp_path / "r.csv", row)[1] == (
-        "7;5;0.012500;3;0.000250;0.007500;5;0.000500;0.002000;;;;r-1;fog;confident;0.900000;900"
+        "7;5;0.012500;3;0.000250;0.007500;5;0.000500;0.002000;;;;r-1;fog;confident;0.900000;900;"
     )
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_a_row_says_whether_its_answer_is_certified(tmp_path, certified):
+    row = Row.from_answer(7, 5, 0.0125, fog_answer(certified=certified), "r-1")
+    written(tmp_path / "r.csv", row)
+    assert read_csv(tmp_path / "r.csv").rows[0].certified == certified
 
 
 def test_an_unanswered_request_has_no_predictions_no_reason_and_no_time(tmp_path):
     row = Row.from_answer(7, 5, 1.5, None, "r-1")
-    assert written(tmp_path / "r.csv", row)[1] == "7;5;;;;;;;;;;;r-1;;;;"
+    assert written(tmp_path / "r.csv", row)[1] == "7;5;;;;;;;;;;;r-1;;;;;"
 
 
 def test_a_refused_request_has_a_reason_but_no_answer():
@@ -146,8 +153,8 @@ def test_tiers_that_would_share_columns_are_refused(tmp_path):
         CsvReport(tmp_path / "r.csv", ("edge", "Edge"))
 
 
-GOOD = ORIGINAL + ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up\n"
-LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0\n"
+GOOD = ORIGINAL + ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up;Certified\n"
+LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0;1\n"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +166,7 @@ LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0\n"
         (ORIGINAL + "\n", "line 1: expected"),
         (GOOD.strip() + ";Extra\n", "line 1: expected"),
         (GOOD.replace("Fog", "Edge"), "line 1: expected Test"),
-        (GOOD + "0;5\n", "line 2: expected 17 columns, got 2"),
+        (GOOD + "0;5\n", "line 2: expected 18 columns, got 2"),
         (
             GOOD + LINE + LINE.replace("0.01", "fast"),
             "line 3, Prediction_Time: expected a number from 0 up, got 'fast'",
@@ -172,6 +179,7 @@ LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0\n"
         (GOOD + LINE.replace("confident", "sure"), "line 2, Reason: expected one of confident, final"),
         (GOOD + LINE.replace("confident", ""), "line 2, Reason: expected one where Answering_Tier has one"),
         (GOOD + LINE.replace("edge", "moon"), "line 2, Answering_Tier: expected a tier that predicted"),
+        (GOOD + LINE.replace("0;1", "0;yes"), "line 2, Certified: expected 1 or nothing, got 'yes'"),
         (GOOD + '0;"5;', "expected a results file of branchy"),
     ],
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,15 @@ def test_a_summary_counts_who_answered_why_and_how_right():
     assert summary.tiers == ("edge", "cloud")
     assert summary.shares == {("edge", "confident"): 2, ("edge", "timeout"): 1, ("cloud", "final"): 1}
     assert (summary.judged, summary.correct, summary.accuracy) == (4, 3, 0.75)
+
+
+def test_certified_answers_are_counted_apart_where_there_are_any():
+    some = [replace(row("edge"), certified=True), row("edge", reason="timeout"), row("edge"), row()]
+    summary = Summary.of(some, TIERS)
+    assert (summary.answered, summary.certified) == (3, 1)
+    assert "certified" not in render({"run": Summary.of(some[1:], TIERS)})
+    (line,) = [line for line in render({"run": summary}).splitlines() if line.startswith("certified")]
+    assert line.split() == ["certified", "25.0", "%"]
 
 
 def test_answers_to_samples_of_unknown_class_are_not_judged():
