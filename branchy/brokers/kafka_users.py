@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     ResourcePatternType,
@@ -43,6 +45,9 @@ PREFIX = "branchy."
 
 SCRAM_ITERATIONS = 4096
 ADMIN_TIMEOUT_S = 20.0
+_ALL = AclBindingFilter(
+    ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+)
 
 
 class KafkaUsers:
@@ -145,8 +150,15 @@ class KafkaUsers:
                 users = [UserScramCredentialUpsertion(name, info, self._password(name).encode()) for name in self.names]
                 for done in admin.alter_user_scram_credentials(users, request_timeout=ADMIN_TIMEOUT_S).values():
                     done.result()
-            for done in admin.create_acls(_operators_rules(), request_timeout=ADMIN_TIMEOUT_S).values():
+            rules = _operators_rules()
+            for done in admin.create_acls(rules, request_timeout=ADMIN_TIMEOUT_S).values():
                 done.result()
+            # Brokers take them from the controller's log: who has the rules has what was before them, the users, too.
+            deadline_s = time.monotonic() + ADMIN_TIMEOUT_S
+            while not set(rules) <= set(admin.describe_acls(_ALL, request_timeout=ADMIN_TIMEOUT_S).result()):
+                if time.monotonic() > deadline_s:
+                    raise BranchyError(f"Kafka does not go by its users' rights within {ADMIN_TIMEOUT_S:g} s")
+                time.sleep(0.05)
         except KafkaException as error:
             raise BranchyError(f"Kafka does not take its users: {error.args[0].str()}") from None
 

@@ -15,8 +15,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 from branchy.config import LinkSettings
 from branchy.core.access import Rule
 from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
-from branchy.transport.kafka import topics
-from branchy.transport.kafka.access import bindings
+from branchy.transport.kafka import access, topics
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.clock import ClockOffset
 from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, broker_addresses, client_config, open_client
@@ -212,12 +211,12 @@ class Cluster:
 
     def allow(self, rules: Sequence[Rule], timeout_s: float) -> None:
         """See `KafkaLink.allow`."""
+        deadline_s = time.monotonic() + timeout_s
         self.connect(timeout_s)
         if self.embedded:
             raise TransportError(f"{self.name}: the embedded broker keeps no rules: whoever reaches it may do all")
         try:
-            for future in self._admin.create_acls(bindings(rules), request_timeout=timeout_s).values():
-                future.result()
+            access.create(self._admin, access.bindings(rules), deadline_s)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.SECURITY_DISABLED:
                 raise TransportError(
