@@ -26,13 +26,14 @@ class WayUp:
     def __init__(self, window_s: float, probe_s: float, limit: int, prefix: bytes) -> None:
         self.breaker = Breaker(window_s, probe_s)
         self.round_trips = RoundTrips()
-        self._probe_s = probe_s
+        self._window_s, self._probe_s = window_s, probe_s
         self._limit = limit
         self._prefix = prefix
         self._numbers = count()
         self._pending: dict[bytes, Job] = {}
         self._given_up: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         self._next_probe = 0.0
+        self._heard_at = 0.0
 
     def __len__(self) -> int:
         """How many wait for the front."""
@@ -53,7 +54,10 @@ class WayUp:
             if now < self._next_probe:
                 return None
             self._next_probe = now + self._probe_s
-        return self.breaker.admit(now, counts=most is None or budget_s >= most)
+        # Of a front that is dead nothing new is learnt: an estimate of a bad spell before would keep its failures
+        # from ever counting.
+        silent = now - self._heard_at > self._window_s
+        return self.breaker.admit(now, counts=most is None or budget_s >= most or silent)
 
     def begin(self, job: Job, ticket: Ticket, now: float) -> bytes:
         """The job waits for the front from now on; returns the fresh correlation it goes up with."""
@@ -74,7 +78,7 @@ class WayUp:
         typical = self.round_trips.quantile(0.5)
         if typical is not None and job.deadline.answer_by - job.sent_at < typical:
             self.round_trips = RoundTrips()
-        self.round_trips.observe(now - job.sent_at)
+        self._observe(now - job.sent_at, now)
         self.breaker.record(job.ticket, True, now)
 
     def failed(self, job: Job, now: float) -> None:
@@ -91,8 +95,12 @@ class WayUp:
             return False
         sent_at, epoch = self._given_up.pop(correlation)
         if epoch == self.breaker.epoch:
-            self.round_trips.observe(now - sent_at)
+            self._observe(now - sent_at, now)
         return True
+
+    def _observe(self, seconds: float, now: float) -> None:
+        self._heard_at = now
+        self.round_trips.observe(seconds)
 
     def end(self, job: Job) -> None:
         """The job waits no more."""

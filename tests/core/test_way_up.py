@@ -91,3 +91,19 @@ def test_what_was_given_up_is_remembered_within_bounds():
     for number in range(LATE_KEPT):
         way.end(go_up(way, number))
     assert not way.answered_late(first.up, now=1.0)
+
+
+def test_failures_count_however_little_time_they_had_once_the_front_has_been_silent_for_a_window():
+    """Else the estimate of a slow spell would hold the breaker closed for as long as the front stays dead."""
+    way = new_way(1000)
+    for number, took_s in enumerate([0.3] * 18 + [1.5] * 2):
+        job = go_up(way, number)
+        way.answered(job, took_s)
+        way.end(job)
+    assert not go_up(way, 20, now=2.0).ticket.counts
+    for number in range(21, 41):
+        job = go_up(way, number, now=11.6 + number * 0.01)
+        assert job.ticket.counts
+        way.failed(job, job.deadline.answer_by)
+        way.end(job)
+    assert way.breaker.state == "open"
