@@ -15,6 +15,7 @@ import pytest
 from client import WAIT_S
 from commands import Command
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from secured import passwords, run, settings_of, write_settings
 from serving_stand import one_sample
 
@@ -30,7 +31,7 @@ from branchy.store.bundle import Bundle
 from branchy.transport.base import Message
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.addresses import KafkaAddress
-from branchy.transport.kafka.topics import PARTITIONS
+from branchy.transport.kafka.topics import PARTITIONS, create_missing
 
 CASCADE = "secured"
 CAMERAS_OWN = topics.answers(CASCADE, "device", "camera")
@@ -273,6 +274,11 @@ def test_a_tier_that_may_not_write_to_its_front_says_so(granted, caplog):
 def test_a_device_may_not_take_anothers_answers(granted, toy_bundle):
     with pytest.raises(RefusedError, match=f"topic {CAMERAS_OWN} is not there, or may not be seen by this user"):
         open_device(granted, toy_bundle, "device", reply_topic=CAMERAS_OWN)
+
+
+def test_a_topic_that_was_only_just_not_seen_is_no_refusal_to_who_may_not_make_it(granted):
+    admin = AdminClient(plain_config(granted, "edge"))
+    assert create_missing(admin, {EDGE: 0}, (), time.monotonic() + WAIT_S) == []
 
 
 def test_only_the_operator_gives_rights(granted, toy_bundle):

@@ -93,6 +93,8 @@ def create_missing(
             created.append(name)
         except KafkaException as error:
             if error.args[0].code() in NOT_ALLOWED:
+                if name in admin.list_topics(timeout=_left(deadline_s)).topics:
+                    continue  # it was only without a leader, or this user's rights were not there yet
                 raise RefusedError(
                     f"topic {name} is not there, or may not be seen by this user, who may not make it either; an "
                     "operator makes topics with 'branchy topics create' and gives rights on them with --grant"
