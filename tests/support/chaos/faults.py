@@ -17,8 +17,9 @@ HANDOVER_WINDOW_S = 3.0
 """Before and after a replica of the first tier leaves or joins: partitions change hands."""
 BROKER_WINDOW_S = 8.0
 """After a broker died: its session ends, others lead its partitions, and all clients find out."""
-CLOSE_WINDOW_S = 4.0
-"""After a link is back: clients connect again, and the next probe closes the breaker (every 2 s unless told)."""
+CLOSE_WINDOW_S = 5.0
+"""After a link is back: what was lost before may open a breaker a deadline later, clients connect again, and the next
+probe closes it (every 2 s unless told)."""
 BACK_TIMEOUT_S = 150.0
 """A node that was killed looks through its data before it is back, which takes long on a busy machine."""
 PATIENCE_S = 30.0
@@ -167,8 +168,8 @@ def _flapping(link: str, hold_s: float) -> Callable[[Act], None]:
 def _heal(act: Act) -> None:
     act.world.proxies.heal()
     act.healed_s = time.time()
-    act.wait_until(lambda: not act.world.open_breakers())
     act.pause(SETTLE_S)
+    act.wait_until(lambda: not act.world.open_breakers())
 
 
 # --- tiers and brokers -----------------------------------------------------------------------------------------------
