@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_bundle as toy
+from exit_pool import exit_pool
 from toy_data import toy_dataset
 
+from branchy.core.tuning import LossName, path
 from branchy.datasets import Dataset
 from branchy.errors import BundleError, TuningError, UsageError
 from branchy.runner.cascade import Cascade
 from branchy.runner.measuring import exit_costs
 from branchy.runner.serving import load_tier
-from branchy.runner.tuning import TuneOptions, tune
+from branchy.runner.tuning import TuneOptions, _further, tune
 from branchy.runner.tuning_summary import Tuned
 from branchy.store.bundle import Bundle
 
@@ -115,6 +117,17 @@ def test_a_disagreement_is_certified_without_a_look_at_the_labels(
     assert blind is not None
     assert blind.certified == known.certified
     assert blind.data_sha256 != known.data_sha256  # which covers the labels
+
+
+@pytest.mark.parametrize(
+    ("loss", "strengths", "bound"), [("disagreement", (1.6, 2.6), "binomial"), ("gap", (1.2, 1.3), "betting")]
+)
+def test_the_bound_is_the_one_that_gets_further_on_the_tune_part(
+    loss: LossName, strengths: tuple[float, ...], bound: str
+) -> None:
+    """Betting pays where an exit wins nearly as often as it loses; nothing is won in a disagreement."""
+    pool = exit_pool(4000, strengths)
+    assert _further(pool, path(pool, loss, (0.0, 1.0)), TuneOptions(loss=loss), 0.03) == bound
 
 
 def test_given_thresholds_can_be_certified_or_are_refused(tuned: Any) -> None:
