@@ -390,10 +390,13 @@ def test_a_fault_of_the_tiers_own_in_a_transports_thread_ends_it(monkeypatch):
     tier, still = Tier("edge", [model_of((stage("edge", None, "fog"),))], TierLimits()), Still()
     monkeypatch.setattr(tier, "_request", lambda delivery: 1 / 0)
 
+    def bring_until_it_fails() -> None:
+        while True:  # `run` may be at it itself
+            tier.sink(garbage(1))
+
     def bring() -> None:
         with pytest.raises(ZeroDivisionError):
-            while True:  # `run` may be at it itself
-                tier.sink(garbage(1))
+            bring_until_it_fails()
 
     thread = threading.Thread(target=bring)
     still.start = thread.start
