@@ -157,8 +157,10 @@ class Tier:
     def run(self, back: Back, front: Front | None, executor: Executor) -> None:
         """Work until `stop`, then settle what is under way; the caller closes what it gave."""
         self.begin(back, front, executor)
-        self._take_turn()
-        self._turn.release()
+        try:
+            self._take_turn()
+        finally:
+            self._turn.release()
         while not self.finished:
             self._sleep()
             with self._turn:
