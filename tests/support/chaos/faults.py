@@ -262,6 +262,7 @@ def link_faults(first: str, second: str, hold_s: float = 8.0) -> Mapping[str, Fa
     }
 
 
+WARM_UP = Fault("nothing, all just started", _calm)
 CALM = Fault("nothing", _calm)
 REPLACEMENTS: Mapping[str, Fault] = {
     "kills": Fault("a replica a tier: SIGKILL, replaced", _kills),

@@ -23,7 +23,7 @@ from branchy.brokers.kafka_home import find_kafka
 from branchy.errors import BranchyError
 from branchy.runner.processes import Interrupts, Processes, branchy
 from branchy.store.bundle import Bundle
-from chaos.faults import CALM, REPLACEMENTS, Act, Fault, link_faults
+from chaos.faults import CALM, REPLACEMENTS, WARM_UP, Act, Fault, link_faults
 from chaos.resources import held, leaks
 from chaos.toxiproxy import find_toxiproxy
 from chaos.traffic import Traffic
@@ -114,6 +114,7 @@ def _run(folder: Path, requests: int, seed: int, rate: float, verdicts: list[Ver
         processes = stack.enter_context(Processes(stack.enter_context(Interrupts()), folder))
         world = stack.enter_context(World(folder, home, toxiproxy, bundle, processes, JAVA_OPTIONS))
         traffic = stack.enter_context(Traffic(bundle, world.cluster.brokers, rate))
+        verdicts.append(play(world, traffic, WARM_UP, choices, timed=False))  # Java compiles as it goes
         while sum(verdict.asked for verdict in verdicts) < requests:
             for verdict in play_round(world, traffic, choices):
                 print(f"{verdict.asked} asked, {verdict.lost} lost", flush=True)
