@@ -115,7 +115,9 @@ def _run(folder: Path, requests: int, seed: int, rate: float, verdicts: list[Ver
         world = stack.enter_context(World(folder, home, toxiproxy, bundle, processes, JAVA_OPTIONS))
         traffic = stack.enter_context(Traffic(bundle, world.cluster.brokers, rate))
         verdicts.append(play(world, traffic, WARM_UP, choices, timed=False))  # Java compiles as it goes
-        while sum(verdict.asked for verdict in verdicts) < requests:
+        rounds = 0
+        while not rounds or sum(verdict.asked for verdict in verdicts) < requests:
+            rounds += 1
             for verdict in play_round(world, traffic, choices):
                 print(f"{verdict.asked} asked, {verdict.lost} lost", flush=True)
                 verdicts.append(verdict)
