@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from branchy.core import tier_events as ev
 from branchy.core import wire
@@ -104,15 +104,19 @@ class Tier:
         self._error: BaseException | None = None
         self._stamp = Stamper(f"/branchy/{name}")
         self._deliveries: dict[ev.Token, tr.Delivery] = {}
-        self._unsent: deque[ev.SendAnswer | ev.DeadLetter] = deque()
+        # What is to be sent goes out together at the end of a step: librdkafka puts what comes at once into one request
+        # to a broker, and what comes between two of them into one each.
+        self._unsent_up: list[tuple[bytes, tr.Message]] = []
+        self._unsent: deque[tuple[ev.SendAnswer | ev.DeadLetter, tr.Message | None]] = deque()
+        self._back_full = False
         self._leaving: list[tr.Revoked] = []
         self._stopping_since: float | None = None
         self._breaker_epoch = 0
         self._effects: Mapping[type, Callable[[Any], None]] = {
             ev.Submit: lambda effect: self._executor.submit(effect),
             ev.Forward: self._forward,
-            ev.SendAnswer: self._send_back,
-            ev.DeadLetter: self._send_back,
+            ev.SendAnswer: self._answer,
+            ev.DeadLetter: lambda effect: self._unsent.append((effect, None)),
             ev.Forget: self._forget,
             ev.Settle: self._settle,
             ev.Pause: lambda effect: self._back.source.pause(),
@@ -205,7 +209,8 @@ class Tier:
         for event in events:
             self._take(event)
         self._do(self.machine.advance(self._clock()))
-        self._send_unsent()
+        self._send_up()
+        self._send_back()
         self._let_go()
         if self.machine.way_up.breaker.epoch != self._breaker_epoch:
             self._say_breaker()
@@ -310,34 +315,37 @@ class Tier:
             self._handle(ev.ForwardFailed(effect.correlation, str(error)))
             return
         message = tr.Message(headers, body)
-        tag = _Tag("up", effect.correlation)
-        if front.sender.send(front.queue, message, tag, correlation=effect.correlation, reply_to=front.replies.address):
-            self._handle(ev.ForwardEncoded(effect.correlation, message.size_bytes))
-        else:
-            self._handle(ev.ForwardFailed(effect.correlation, "the front's send queue is full"))
+        self._unsent_up.append((effect.correlation, message))
+        self._handle(ev.ForwardEncoded(effect.correlation, message.size_bytes))
 
-    def _send_back(self, effect: ev.SendAnswer | ev.DeadLetter) -> None:
+    def _send_up(self) -> None:
+        unsent, self._unsent_up = self._unsent_up, []
+        for correlation, message in unsent:
+            front = cast(Front, self._front)
+            tag = _Tag("up", correlation)
+            to, reply_to = front.queue, front.replies.address
+            if not front.sender.send(to, message, tag, correlation=correlation, reply_to=reply_to):
+                self._handle(ev.ForwardFailed(correlation, "the front's send queue is full"))
+
+    def _answer(self, effect: ev.SendAnswer) -> None:
+        message = tr.Message(*wire.encode_answer(effect.answer, self._stamp(), effect.traceparent))
+        self._unsent.append((effect, message))
+
+    def _send_back(self) -> None:
         """Send in order: behind one that found the queue full, all wait."""
-        if self._unsent or not self._try_send(effect):
-            if not self._unsent:
-                self._handle(ev.BackFull(True))
-            self._unsent.append(effect)
-
-    def _send_unsent(self) -> None:
-        had = bool(self._unsent)
-        while self._unsent and self._try_send(self._unsent[0]):
+        while self._unsent and self._try_send(*self._unsent[0]):
             self._unsent.popleft()
-        if had and not self._unsent:
-            self._handle(ev.BackFull(False))
+        if self._back_full != bool(self._unsent):
+            self._back_full = bool(self._unsent)
+            self._handle(ev.BackFull(self._back_full))
 
-    def _try_send(self, effect: ev.SendAnswer | ev.DeadLetter) -> bool:
-        if isinstance(effect, ev.DeadLetter):
+    def _try_send(self, effect: ev.SendAnswer | ev.DeadLetter, message: tr.Message | None) -> bool:
+        if isinstance(effect, ev.DeadLetter) or message is None:
             if effect.token not in self._deliveries:
                 return True  # lost while it waited for room: another replica gets it
-            return self._send_dead_letter(effect)
-        headers, body = wire.encode_answer(effect.answer, self._stamp(), effect.traceparent)
+            return self._send_dead_letter(cast(ev.DeadLetter, effect))
         tag = _Tag("courtesy", None) if effect.token is None else _Tag("answer", effect.token)
-        sent = self._back.sender.send(effect.reply_to, tr.Message(headers, body), tag, correlation=effect.correlation)
+        sent = self._back.sender.send(effect.reply_to, message, tag, correlation=effect.correlation)
         if sent and effect.token is not None:
             self._deliveries.pop(effect.token, None)
         return sent
@@ -373,6 +381,7 @@ class Tier:
 
     def _purge_front(self, effect: ev.PurgeFront) -> None:
         if self._front is not None:
+            self._send_up()  # what was to go up goes the same way as what has
             self._front.sender.purge()
 
     def _say_breaker(self) -> None:
