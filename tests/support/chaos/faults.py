@@ -22,6 +22,8 @@ CLOSE_WINDOW_S = 5.0
 probe closes it (every 2 s unless told)."""
 BACK_TIMEOUT_S = 150.0
 """A node that was killed looks through its data before it is back, which takes long on a busy machine."""
+WARM_UP_S = 15.0
+"""Until Java has compiled what it runs most."""
 PATIENCE_S = 30.0
 """So long something that has to happen is waited for; whether it came in time is judged afterwards."""
 BEFORE_S = 2.0
@@ -262,7 +264,7 @@ def link_faults(first: str, second: str, hold_s: float = 8.0) -> Mapping[str, Fa
     }
 
 
-WARM_UP = Fault("nothing, all just started", _calm)
+WARM_UP = Fault("nothing, all just started", lambda act: act.pause(WARM_UP_S))
 CALM = Fault("nothing", _calm)
 REPLACEMENTS: Mapping[str, Fault] = {
     "kills": Fault("a replica a tier: SIGKILL, replaced", _kills),
