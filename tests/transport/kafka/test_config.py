@@ -130,4 +130,4 @@ def test_a_client_without_brokers_writes_nothing_to_standard_error_itself(capfd)
     with pytest.raises(BrokerUnavailableError):
         link.prepare(["branchy.a.requests"], 0.5)
     link.close()
-    assert "|rdkafka#" not in capfd.readouterr().err, "its own lines look so; those of logging are another's wish"
+    assert "|FAIL|" not in capfd.readouterr().err, "its own lines look so; those of logging are another's wish"
