@@ -1,6 +1,6 @@
 # Training, evaluation, reports, and a device for the named data sets: everything, TensorFlow too.
 #   docker build -f dockerfiles/train.Dockerfile -t branchy-train .
-#   docker run --rm -v "$PWD/saved_models:/work/saved_models" --user "$(id -u)" branchy-train train digits --out saved_models/digits
+#   docker run --rm -v "$PWD/saved_models:/train/saved_models" --user "$(id -u)" branchy-train train digits --out saved_models/digits
 # BASE needs python3 (3.11 to 3.13) with venv and pip; all wheels are there for amd64 and arm64.
 ARG BASE=python:3.13-slim-bookworm
 
@@ -25,7 +25,7 @@ ENV PATH=/opt/branchy/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp
-WORKDIR /work
+WORKDIR /train
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK NONE
