@@ -32,6 +32,9 @@ from branchy.core.way_up import WayUp
 from branchy.core.wire import check_tensor
 from branchy.errors import WireError
 
+QUEUE_SHARE = 0.5
+"""Most of the time left that may go by in the queue. A longer queue answers no more requests, only later, and the
+other half is for what nobody can foresee: an estimate that is wrong, and CPU that others take."""
 LATENCY_BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 10e3, 30e3)
 
 
@@ -159,7 +162,7 @@ class TierMachine:
             self._refuse(event, "digest", text)
         elif deadline.expires <= now:
             self._refuse(event, "expired", "the deadline had passed when it came")
-        elif now + self._queue.wait_s(request.model, 0) > deadline.answer_by:
+        elif not self._in_time(request.model, 0, deadline, now):
             self._refuse(event, "overload", "this tier cannot answer it in time")
         else:
             self._accept(event, model, deadline, now)
@@ -212,6 +215,10 @@ class TierMachine:
         hop = Hop(self.tier, None, None, None, 0.0, 0.0, 0.0)
         answer = self._answer(event.request.id, "rejected", reason, event.request.model, hop=hop, detail=text)
         self._send(event.token, event.reply_to, event.correlation, answer, event.request.traceparent)
+
+    def _in_time(self, model: str, position: int, deadline: Deadline, now: float) -> bool:
+        """Whether one that comes to a stage now is computed early enough, going by the queue's estimate."""
+        return self._queue.wait_s(model, position) <= QUEUE_SHARE * (deadline.answer_by - now)
 
     # --- computing -----------------------------------------------------------------------------------------------
 
@@ -277,9 +284,7 @@ class TierMachine:
                 self._go_up(job, stage, activation, now)
             elif self._draining and job.verdict is not None:
                 self._answer_here(job, "handover", now)
-            elif job.verdict is not None and now + self._queue.wait_s(model.digest, job.position + 1) > (
-                job.deadline.answer_by
-            ):
+            elif job.verdict is not None and not self._in_time(model.digest, job.position + 1, job.deadline, now):
                 self._answer_here(job, "overload", now)
             else:
                 job.position += 1
