@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Run one tier.",
     "health": "Ask a tier how it is.",
     "device": "Send samples as a device does and record the answers.",
+    "replay": "What other thresholds would have done to recorded requests.",
     "report": "Tables and plots from one or several CSVs.",
     "broker": "Run a broker on this machine.",
     "topics": "Create a cascade's topics on the brokers.",

@@ -1,7 +1,8 @@
 """The results file: one row a sample, `;` between, written as the answers come and checked when read.
 
 Its first twelve columns are those of the framework that branchy re-does, with the
-cascade's own tier names in place of Edge, Fog and Cloud; six of branchy's follow.
+cascade's own tier names in place of Edge, Fog and Cloud; six of branchy's follow, and
+three a tier of what its exit said and sent, from which thresholds are replayed.
 All times are in seconds; what no tier did is empty.
 """
 
@@ -11,7 +12,7 @@ import csv
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, cast, get_args
@@ -22,6 +23,7 @@ from branchy.errors import BranchyError, ReportError, UsageError
 HEAD = ("Test", "Expected_result", "Prediction_Time")
 TIER = ("Prediction", "Computation_Time", "Prediction_Time")
 TAIL = ("Request_Id", "Answering_Tier", "Reason", "Confidence", "Bytes_Up", "Certified")
+EXIT = ("Exit", "Confidence", "Bytes_Up")
 DELIMITER = ";"
 
 T = TypeVar("T")
@@ -35,11 +37,17 @@ class TierCells:
         prediction: the class index of its own exit, None where it predicted nothing.
         computation_s: its inference.
         prediction_s: from its receipt of the request to its answer.
+        exit: the stage whose exit predicted.
+        confidence: of that prediction, unrounded.
+        bytes_up: headers and body sent up at this tier's cut; None where it is not known.
     """
 
     prediction: int | None = None
     computation_s: float | None = None
     prediction_s: float | None = None
+    exit: str | None = None
+    confidence: float | None = None
+    bytes_up: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +102,15 @@ class Row:
         """
         if answer is None:
             return cls(test, expected, None, request_id)
-        cells = {title(h.tier): TierCells(h.index, h.compute_ms / 1e3, h.total_ms / 1e3) for h in answer.hops}
+        cells = {
+            title(h.tier): TierCells(h.index, h.compute_ms / 1e3, h.total_ms / 1e3, h.exit, h.confidence, h.bytes_up)
+            for h in answer.hops
+        }
         if answer.status == "ok":
             own = cells.get(title(answer.tier), TierCells())
-            cells[title(answer.tier)] = TierCells(answer.index, own.computation_s, own.prediction_s)
+            cells[title(answer.tier)] = replace(
+                own, prediction=answer.index, exit=answer.exit, confidence=answer.confidence
+            )
         return cls(
             test,
             expected,
@@ -125,7 +138,11 @@ class Row:
             cell = self.tiers.get(name, TierCells())
             out += [_whole(cell.prediction), _amount(cell.computation_s), _amount(cell.prediction_s)]
         answer = [self.tier or "", self.reason or "", _amount(self.confidence), _whole(self.bytes_up)]
-        return [*out, self.request, *answer, "1" if self.certified else ""]
+        out += [self.request, *answer, "1" if self.certified else ""]
+        for name in tiers:
+            cell = self.tiers.get(name, TierCells())
+            out += [cell.exit or "", _exact(cell.confidence), _whole(cell.bytes_up)]
+        return out
 
 
 def title(tier: str) -> str:
@@ -141,9 +158,18 @@ def _amount(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
 
 
+def _exact(value: float | None) -> str:
+    """To the last bit: rounded, a confidence may fall on the other side of a threshold."""
+    return "" if value is None else repr(float(value))
+
+
 def columns(titles: Sequence[str]) -> list[str]:
     """The header line for these tiers' titles, in the order of the cascade."""
-    return [*HEAD, *(f"{name}_{column}" for name in titles for column in TIER), *TAIL]
+    return [*HEAD, *_of_tiers(titles, TIER), *TAIL, *_of_tiers(titles, EXIT)]
+
+
+def _of_tiers(titles: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [f"{title}_{name}" for title in titles for name in names]
 
 
 class CsvReport:
@@ -234,15 +260,15 @@ def _read_titles(path: Path, header: list[str]) -> tuple[str, ...]:
         raise ReportError(f"{path} line 1: expected a header line, got an empty file")
     if len(header) == 1:
         raise ReportError(f"{path} line 1: expected columns with '{DELIMITER}' between, got {header[0][:60]!r}")
-    middle = header[len(HEAD) : -len(TAIL)]
+    middle = header[len(HEAD) : header.index(TAIL[0]) if TAIL[0] in header else len(header)]
     titles = tuple(name.removesuffix(f"_{TIER[0]}") for name in middle[:: len(TIER)])
     for number, (want, got) in enumerate(zip(columns(titles), header, strict=False), start=1):
         if want != got:
             raise ReportError(f"{path} line 1: expected column {number} to be {want}, got {got[:60]!r}")
     if len(header) != len(columns(titles)) or len(set(titles)) != len(titles):
         raise ReportError(
-            f"{path} line 1: expected {', '.join(HEAD)}, three columns a tier, {', '.join(TAIL)}; "
-            f"got {len(header)} columns"
+            f"{path} line 1: expected {', '.join(HEAD)}, three columns a tier, {', '.join(TAIL)}, three columns a tier "
+            f"({', '.join(EXIT)}); got {len(header)} columns; a file of an older branchy has to be recorded again"
         )
     return titles
 
@@ -286,8 +312,14 @@ class _Line:
 
     def _tier(self, name: str) -> TierCells:
         prediction, computation, answer = (f"{name}_{column}" for column in TIER)
+        exit_, confidence, bytes_up = (f"{name}_{column}" for column in EXIT)
         return TierCells(
-            self._cell(prediction, _to_whole), self._cell(computation, _to_amount), self._cell(answer, _to_amount)
+            self._cell(prediction, _to_whole),
+            self._cell(computation, _to_amount),
+            self._cell(answer, _to_amount),
+            self._cell(exit_, str),
+            self._cell(confidence, _to_amount),
+            self._cell(bytes_up, _to_whole),
         )
 
     def _cell(self, column: str, kind: Callable[[str], T]) -> T | None:

@@ -32,9 +32,15 @@ def written(path: Path, *rows: Row, tiers=TIERS) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_the_first_twelve_columns_are_the_originals_and_six_follow(tmp_path):
+OWN = (
+    ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up;Certified;Edge_Exit;Edge_Confidence;Edge_Bytes_Up;"
+    "Fog_Exit;Fog_Confidence;Fog_Bytes_Up;Cloud_Exit;Cloud_Confidence;Cloud_Bytes_Up"
+)
+
+
+def test_the_first_twelve_columns_are_the_originals_and_branchys_own_follow(tmp_path):
     header, _ = written(tmp_path / "r.csv", Row(0, None, None, "r"))
-    assert header == ORIGINAL + ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up;Certified"
+    assert header == ORIGINAL + OWN
 
 
 def test_other_tiers_have_their_own_names_in_place(tmp_path):
@@ -48,7 +54,8 @@ def test_other_tiers_have_their_own_names_in_place(tmp_path):
 def test_a_row_has_times_in_seconds_and_leaves_empty_what_no_tier_did(tmp_path):
     row = Row.from_answer(7, 5, 0.0125, fog_answer(), "r-1")
     assert written(tmp_path / "r.csv", row)[1] == (
-        "7;5;0.012500;3;0.000250;0.007500;5;0.000500;0.002000;;;;r-1;fog;confident;0.900000;900;"
+        "7;5;0.012500;3;0.000250;0.007500;5;0.000500;0.002000;;;;r-1;fog;confident;0.900000;900;;"
+        "edge;0.4;900;fog;0.9;0;;;"
     )
 
 
@@ -61,7 +68,7 @@ def test_a_row_says_whether_its_answer_is_certified(tmp_path, certified):
 
 def test_an_unanswered_request_has_no_predictions_no_reason_and_no_time(tmp_path):
     row = Row.from_answer(7, 5, 1.5, None, "r-1")
-    assert written(tmp_path / "r.csv", row)[1] == "7;5;;;;;;;;;;;r-1;;;;;"
+    assert written(tmp_path / "r.csv", row)[1] == "7;5;;;;;;;;;;;r-1;;;;;" + ";" * 9
 
 
 def test_a_refused_request_has_a_reason_but_no_answer():
@@ -81,7 +88,8 @@ def test_the_requesters_own_uplink_is_added_to_what_the_tiers_sent_up():
 whole = st.integers(0, 10**9)
 seconds = st.integers(0, 10**10).map(lambda us: us / 1e6)
 requests = st.text(string.printable.replace("\r", ""), min_size=1)
-cells = st.builds(TierCells, whole, seconds, seconds)
+shares = st.floats(0, 1)
+cells = st.builds(TierCells, whole, seconds, seconds, st.none() | requests, st.none() | shares, st.none() | whole)
 
 
 @st.composite
@@ -153,8 +161,14 @@ def test_tiers_that_would_share_columns_are_refused(tmp_path):
         CsvReport(tmp_path / "r.csv", ("edge", "Edge"))
 
 
-GOOD = ORIGINAL + ";Request_Id;Answering_Tier;Reason;Confidence;Bytes_Up;Certified\n"
-LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0;1\n"
+def test_a_tiers_confidence_is_kept_to_the_last_bit(tmp_path):
+    edge = Hop("edge", "edge", 3, 0.1 + 0.2, queue_ms=0.1, compute_ms=0.25, total_ms=7.5, bytes_up=900)
+    written(tmp_path / "r.csv", Row.from_answer(0, 5, 0.01, fog_answer(hops=(edge,)), "r"))
+    assert read_csv(tmp_path / "r.csv").rows[0].tiers["Edge"].confidence == 0.1 + 0.2
+
+
+GOOD = ORIGINAL + OWN + "\n"
+LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0;1;edge;0.9;0;;;;;;\n"
 
 
 @pytest.mark.parametrize(
@@ -164,9 +178,10 @@ LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0;1\n"
         (GOOD.replace(";", ","), "line 1: expected columns with ';' between, got 'Test,Expected"),
         (GOOD.replace("Fog_Computation", "Fog_Compute"), "expected column 8 to be Fog_Computation_Time, got 'Fog_Comp"),
         (ORIGINAL + "\n", "line 1: expected"),
+        (ORIGINAL + OWN[: OWN.index(";Edge_Exit")] + "\n", "a file of an older branchy has to be recorded again"),
         (GOOD.strip() + ";Extra\n", "line 1: expected"),
         (GOOD.replace("Fog", "Edge"), "line 1: expected Test"),
-        (GOOD + "0;5\n", "line 2: expected 18 columns, got 2"),
+        (GOOD + "0;5\n", "line 2: expected 27 columns, got 2"),
         (
             GOOD + LINE + LINE.replace("0.01", "fast"),
             "line 3, Prediction_Time: expected a number from 0 up, got 'fast'",
@@ -179,7 +194,7 @@ LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0;1\n"
         (GOOD + LINE.replace("confident", "sure"), "line 2, Reason: expected one of confident, final"),
         (GOOD + LINE.replace("confident", ""), "line 2, Reason: expected one where Answering_Tier has one"),
         (GOOD + LINE.replace("edge", "moon"), "line 2, Answering_Tier: expected a tier that predicted"),
-        (GOOD + LINE.replace("0;1", "0;yes"), "line 2, Certified: expected 1 or nothing, got 'yes'"),
+        (GOOD + LINE.replace("0;1;", "0;yes;"), "line 2, Certified: expected 1 or nothing, got 'yes'"),
         (GOOD + '0;"5;', "expected a results file of branchy"),
     ],
 )
