@@ -17,6 +17,7 @@ from branchy.core import wire
 from branchy.core.calibration import always, fit_temperature, share_thresholds
 from branchy.core.cascade import Array, ExitSettings, PolicyName, StageSpec
 from branchy.core.policies import is_sure, probabilities, score
+from branchy.core.reliability import ece
 from branchy.datasets import Part
 from branchy.errors import TrainingError, WireError
 
@@ -35,6 +36,21 @@ class Thresholds:
     policy: PolicyName
     given: Mapping[str, float] | float
     shares: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The exits of some stages in one format.
+
+    Attributes:
+        exits: by stage its exit's settings.
+        shares: by stage, of the tune part, what leaves there with them.
+        ece: by stage the expected calibration error on the tune part, before and after the temperature.
+    """
+
+    exits: dict[str, ExitSettings]
+    shares: dict[str, float]
+    ece: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +121,11 @@ def calibrate(
     tune: Part,
     wanted: Thresholds,
     what: str,
-) -> tuple[dict[str, ExitSettings], dict[str, float]]:
+) -> Calibrated:
     """Fit every exit's temperature, set its threshold, and measure its accuracy.
 
     Temperatures are fitted on one part and thresholds on another. Neither changes which class an
-    exit names, so the accuracy is that on both.
-
-    Returns:
-        By stage its exit's settings, and the share of the tune part that leaves there with them.
+    exit names, so the accuracy is that on both. What temperatures are worth is measured on the other part.
     """
     fitting, tuning = (exit_logits(stages, runs, part, what) for part in (temperature, tune))
     exits: dict[str, ExitSettings] = {}
@@ -130,7 +143,16 @@ def calibrate(
     scores = {name: _scores(tuning[name], exits[name]) for name in exits}
     classes = next(iter(tuning.values())).shape[1]
     exits = _with_thresholds(exits, scores, wanted, classes)
-    return exits, _shares(exits, scores)
+    errors = {
+        name: (_ece(tuning[name], tune.labels, 1.0), _ece(tuning[name], tune.labels, found.temperature))
+        for name, found in exits.items()
+    }
+    return Calibrated(exits, _shares(exits, scores), errors)
+
+
+def _ece(logits: Array, labels: NDArray[np.int64], temperature: float) -> float:
+    probs = probabilities(logits, temperature)
+    return ece(probs.max(axis=1), probs.argmax(axis=1) == labels, "mass")
 
 
 def _scores(logits: Array, settings: ExitSettings) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from branchy.core import wire
-from branchy.core.cascade import FULL, Array, CascadeSpec, ExitSettings, FormatName, StageFile, StageSpec
+from branchy.core.cascade import FULL, Array, CascadeSpec, FormatName, StageFile, StageSpec
 from branchy.datasets import Dataset, Part
 from branchy.engines import open_engine
 from branchy.reports import history as reports
-from branchy.runner.calibration import Run, Step, Thresholds, calibrate, check_format, walk
+from branchy.runner.calibration import Calibrated, Run, Step, Thresholds, calibrate, check_format, walk
 from branchy.runner.training_summary import StageSummary, Summary
 from branchy.store.bundle import Bundle
 
@@ -32,14 +32,6 @@ CHECKED_SAMPLES = 64
 
 GOLDEN_SAMPLES = 4
 """Inputs of each stage that the bundle keeps with the logits they give."""
-
-
-@dataclass
-class _Measured:
-    """The exits in one format: their settings and the shares that leave there, the full model's among them."""
-
-    exits: dict[str, ExitSettings]
-    shares: dict[str, float]
 
 
 class Packer:
@@ -67,7 +59,7 @@ class Packer:
         keras = self._keras()
         self._steps: list[Step] = [*walk(self._stages, keras, samples), *walk([network.full.spec], keras, samples)]
         self._sample_bytes = len(wire.encode_tensors({"sample": samples[0]}))
-        self._measured: dict[FormatName, _Measured] = {}
+        self._measured: dict[FormatName, Calibrated] = {}
         self._warn_of_large_cuts()
 
     def golden(self) -> dict[str, tuple[Array, Array]]:
@@ -130,6 +122,7 @@ class Packer:
                 bundle.spec.stage(step.stage.name),
                 measured.exits.get(step.stage.name),
                 measured.shares.get(step.stage.name),
+                measured.ece.get(step.stage.name),
                 step.body_bytes,
             )
             for step in self._steps
@@ -160,10 +153,10 @@ class Packer:
 
     def _measure(self, fmt: FormatName, runs: Mapping[str, Run]) -> None:
         temperature, tune = self._parts["temperature"], self._parts["tune"]
-        measured = _Measured(*calibrate(self._stages, runs, temperature, tune, self._wanted, f"exits in {fmt}"))
+        found = calibrate(self._stages, runs, temperature, tune, self._wanted, f"exits in {fmt}")
         alone = replace(self._wanted, shares=None)
-        exits, shares = calibrate([self._network.full.spec], runs, temperature, tune, alone, f"the full model in {fmt}")
-        self._measured[fmt] = _Measured({**measured.exits, **exits}, {**measured.shares, **shares})
+        full = calibrate([self._network.full.spec], runs, temperature, tune, alone, f"the full model in {fmt}")
+        self._measured[fmt] = Calibrated(found.exits | full.exits, found.shares | full.shares, found.ece | full.ece)
 
     def _with_files(self, spec: StageSpec) -> StageSpec:
         """The spec with its formats; sizes and digests are measured where they are written."""

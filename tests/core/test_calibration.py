@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from branchy.core.calibration import always, fit_temperature, share_thresholds
 from branchy.core.cascade import ExitSettings, PolicyName
@@ -116,3 +117,20 @@ def test_entropy_keeps_what_is_least_sure() -> None:
     first, last = share_thresholds([np.asarray([0.1, 0.2, 1.0, 1.4])] * 2, (0.5, 0.5), "entropy", 5)
     assert first.threshold == pytest.approx(0.6)
     assert last.threshold == math.log(5)
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bisection_finds_the_minimum_that_l_bfgs_finds(seed: int, factor: float) -> None:
+    logits, labels = _sampled(seed, n=500)
+    logits = (logits - logits.mean(axis=1, keepdims=True)) * factor
+    onehot = np.eye(5)[labels]
+    # as in fit_temperature, one pseudo-sample of unknown class is spread over the targets
+    targets = (onehot * 500 + 1 / 5) / 501
+
+    def loss(log_inverse: NDArray[np.float64]) -> float:
+        z = logits * math.exp(float(log_inverse[0]))
+        return float((np.logaddexp.reduce(z, axis=1) - (targets * z).sum(axis=1)).mean())
+
+    found = minimize(loss, x0=[0.0], method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9})
+    assert fit_temperature(logits, labels) == pytest.approx(math.exp(-float(found.x[0])), rel=1e-4)

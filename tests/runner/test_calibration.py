@@ -88,36 +88,45 @@ def test_an_activation_that_the_uplink_cannot_carry_is_a_failure_that_says_what_
 
 def test_each_exit_gets_its_own_temperature_and_accuracy() -> None:
     temperature, tune = _part(1), _part(2)
-    exits, shares = calibrate(_chain(), RUNS, temperature, tune, Thresholds("max_prob", 0.8), "test")
+    found = calibrate(_chain(), RUNS, temperature, tune, Thresholds("max_prob", 0.8), "test")
+    exits = found.exits
     assert exits["near"].temperature == pytest.approx(3 * exits["far"].temperature, rel=0.05)
     assert exits["far"].temperature == pytest.approx(1.0, rel=0.1)
     both = np.concatenate([temperature.samples.rows.argmax(axis=1), tune.samples.rows.argmax(axis=1)])  # type: ignore[attr-defined]
     right = both == np.concatenate([temperature.labels, tune.labels])
     assert exits["near"].accuracy == pytest.approx(right.mean())
     assert exits["near"].samples == 4000
-    assert sum(shares.values()) == pytest.approx(1.0)
+    assert sum(found.shares.values()) == pytest.approx(1.0)
 
 
 def test_temperatures_come_from_their_own_part_and_thresholds_from_the_other() -> None:
     temperature, tune = _part(1), _part(2)
     overconfident = Part(Rows(5 * temperature.samples.rows), temperature.indices, temperature.labels)  # type: ignore[attr-defined]
     wanted = Thresholds("max_prob", 0.8, (0.3, 0.7))
-    exits, shares = calibrate(_chain(), RUNS, overconfident, tune, wanted, "test")
-    assert exits["far"].temperature == pytest.approx(5.0, rel=0.1)
-    assert shares["near"] == pytest.approx(0.3, abs=0.001)
+    found = calibrate(_chain(), RUNS, overconfident, tune, wanted, "test")
+    assert found.exits["far"].temperature == pytest.approx(5.0, rel=0.1)
+    assert found.shares["near"] == pytest.approx(0.3, abs=0.001)
+
+
+def test_a_temperature_takes_away_most_of_an_overconfident_exits_calibration_error() -> None:
+    errors = calibrate(_chain(), RUNS, _part(1), _part(2), Thresholds("max_prob", 0.8), "test").ece
+    before, after = errors["near"]  # whose logits are three times too large
+    assert before > 0.1
+    assert after < 0.05
+    assert errors["far"] == (pytest.approx(after, abs=0.01), pytest.approx(after, abs=0.01))
 
 
 def test_thresholds_are_those_given_and_the_last_exit_always_answers() -> None:
-    exits, _ = calibrate(_chain(), RUNS, _part(1), _part(2), Thresholds("margin", {"near": 0.3}), "test")
+    exits = calibrate(_chain(), RUNS, _part(1), _part(2), Thresholds("margin", {"near": 0.3}), "test").exits
     assert [(e.policy, e.threshold) for e in exits.values()] == [("margin", 0.3), ("margin", 0.0)]
 
 
 @pytest.mark.parametrize("policy", ["max_prob", "margin", "entropy"])
 def test_target_shares_are_reached_on_the_tune_part(policy: str) -> None:
     wanted = Thresholds(policy, 0.8, (0.3, 0.7))  # type: ignore[arg-type]
-    exits, shares = calibrate(_chain(), RUNS, _part(1), _part(2), wanted, "test")
-    assert shares == {"near": pytest.approx(0.3, abs=0.001), "far": pytest.approx(0.7, abs=0.001)}
-    exits["near"].check(CLASSES)
+    found = calibrate(_chain(), RUNS, _part(1), _part(2), wanted, "test")
+    assert found.shares == {"near": pytest.approx(0.3, abs=0.001), "far": pytest.approx(0.7, abs=0.001)}
+    found.exits["near"].check(CLASSES)
 
 
 def test_a_format_that_does_what_keras_does_passes() -> None:
