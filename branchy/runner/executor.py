@@ -46,6 +46,7 @@ class Executor:
         self._report = report
         self._clock = clock
         self._sample_s: dict[tuple[str, str], float] = {}
+        self._busy_since: float | None = None
         self._work: SimpleQueue[Submit | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="executor", daemon=True)
         self._thread.start()
@@ -56,6 +57,12 @@ class Executor:
             self._report(self._run(work))
         else:
             self._work.put(work)
+
+    @property
+    def busy_s(self) -> float:
+        """How long the batch at hand has been running, 0 when none is; any thread may ask."""
+        since = self._busy_since
+        return 0.0 if since is None else self._clock() - since
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Finish the batch at hand and free the engines; may be called twice."""
@@ -69,7 +76,7 @@ class Executor:
             engine.close()
 
     def _run(self, work: Submit) -> Computed:
-        started = self._clock()
+        self._busy_since = started = self._clock()
         inputs, failures = self._inputs(work)
         outputs: Mapping[str, Array] = {}
         if inputs:
@@ -80,6 +87,7 @@ class Executor:
                     log.exception("stage %s failed on a batch of %d", work.stage, len(inputs))
                 failures = dict.fromkeys(range(len(work.inputs)), f"stage {work.stage} failed: {error}")
         finished = self._clock()
+        self._busy_since = None  # not in a `finally`: what ends this thread leaves it busy, which health sees
         self._sample_s[work.model, work.stage] = (finished - started) / len(work.inputs)
         return Computed(work.work, outputs, started, finished, failures)
 

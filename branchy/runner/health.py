@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from branchy.core.wire import MAX_BUDGET_MS
+from branchy.runner.executor import Executor
 from branchy.runner.tier import Back, Tier
 
 LOOK_S = 2.0
 """A turn takes milliseconds: a tier that ends none within this is stuck."""
+BATCH_S = 3 * MAX_BUDGET_MS / 1e3
+"""A batch that runs longer is stuck: whoever asked for it has had an answer without it since the first third."""
 
 
 class Verdict(NamedTuple):
@@ -31,6 +35,7 @@ class Snapshot:
         waiting: requests that wait to be computed.
         unsettled: deliveries whose answer is not acknowledged yet.
         oldest_waiting_s: age of the request that waits longest to be computed; 0 when none waits.
+        batch_s: how long the batch at hand has been running; 0 when none is.
         breaker_open: whether nothing goes up but probes.
         stopping: whether it was told to stop.
         back_up: whether the brokers towards the device can be reached, as far as is known.
@@ -45,6 +50,7 @@ class Snapshot:
     waiting: int
     unsettled: int
     oldest_waiting_s: float
+    batch_s: float
     breaker_open: bool
     stopping: bool
     back_up: bool
@@ -61,7 +67,7 @@ class Health:
     def __init__(self) -> None:
         self.cascade = self.tier = self.model = ""
         self._waits_for = "its bundle"
-        self._running: tuple[Tier, Back] | None = None
+        self._running: tuple[Tier, Back, Executor] | None = None
 
     def loaded(self, cascade: str, tier: str, model: str) -> None:
         """Its bundle is there: which cascade's tier it is, and the model's digest."""
@@ -71,24 +77,23 @@ class Health:
         """What it needs next before it can take requests."""
         self._waits_for = what
 
-    def runs(self, tier: Tier, back: Back) -> None:
+    def runs(self, tier: Tier, back: Back, executor: Executor) -> None:
         """All is open: it is about to take requests."""
-        self._running = tier, back
+        self._running = tier, back, executor
 
     def snapshot(self) -> Snapshot | None:
-        """Its figures; None while it does not run yet, or is stuck."""
+        """Its figures; None while it does not run yet, or ends no turn."""
         if self._running is None:
             return None
-        tier = self._running[0]
-        return tier.between_turns(lambda now: _read(tier, now), LOOK_S)
+        tier, _, executor = self._running
+        return tier.between_turns(lambda now: _read(tier, executor, now), LOOK_S)
 
     def alive(self) -> Verdict:
         """Whether it goes on by itself; if not, only a restart helps."""
         if self._running is None:
             return Verdict(True, f"alive: waits for {self._waits_for}")
-        if self.snapshot() is None:
-            return Verdict(False, f"stuck: ended no turn within {LOOK_S:g} s")
-        return Verdict(True, "alive")
+        stuck = _stuck(self.snapshot())
+        return Verdict(True, "alive") if stuck is None else Verdict(False, f"stuck: {stuck}")
 
     def ready(self) -> Verdict:
         """Whether it takes requests and can answer them.
@@ -98,9 +103,9 @@ class Health:
         if self._running is None:
             return Verdict(False, f"not ready: waits for {self._waits_for}")
         back, found = self._running[1], self.snapshot()
-        if found is None:
-            return Verdict(False, f"not ready: ended no turn within {LOOK_S:g} s")
-        why = None
+        why = _stuck(found)
+        if found is None or why is not None:
+            return Verdict(False, f"not ready: {why}")
         if found.stopping:
             why = "told to stop, it settles what is under way"
         elif not found.back_up:
@@ -115,7 +120,16 @@ class Health:
         return Verdict(True, f"ready{up}")
 
 
-def _read(tier: Tier, now: float) -> Snapshot:
+def _stuck(found: Snapshot | None) -> str | None:
+    """What it does not come back from by itself; None when there is nothing."""
+    if found is None:
+        return f"ended no turn within {LOOK_S:g} s"
+    if found.batch_s > BATCH_S:
+        return f"the model has been running one batch for {found.batch_s:.0f} s, expected at most {BATCH_S:g}"
+    return None
+
+
+def _read(tier: Tier, executor: Executor, now: float) -> Snapshot:
     machine = tier.machine
     return Snapshot(
         counters=dict(machine.counters),
@@ -126,6 +140,7 @@ def _read(tier: Tier, now: float) -> Snapshot:
         waiting=machine.waiting,
         unsettled=machine.unsettled,
         oldest_waiting_s=machine.oldest_waiting_s(now),
+        batch_s=executor.busy_s,
         breaker_open=machine.way_up.breaker.state == "open",
         stopping=tier.stopping,
         back_up=tier.links_up.get("back", True),

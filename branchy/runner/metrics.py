@@ -75,6 +75,8 @@ def _gauges(own: tuple[str, ...], found: Snapshot) -> Iterator[Metric]:
     yield _gauge(own, "unsettled_requests", "Deliveries whose answer is not acknowledged yet.", found.unsettled)
     oldest = "Age of the request that waits longest to be computed, 0 when none waits."
     yield _gauge(own, "oldest_waiting_seconds", oldest, found.oldest_waiting_s)
+    batch = "How long the batch at hand has been running, 0 when none is."
+    yield _gauge(own, "batch_seconds", batch, found.batch_s)
     yield _gauge(own, "breaker_open", "1 while nothing goes up but probes.", found.breaker_open)
     links = GaugeMetricFamily("branchy_brokers_up", "1 while brokers can be reached.", labels=(*_LABELS, "link"))
     links.add_metric((*own, "back"), float(found.back_up))

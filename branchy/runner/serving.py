@@ -182,7 +182,7 @@ def _run(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_EVERY)
-    health.runs(tier, back)
+    health.runs(tier, back, executor)
     tier.run(back, front, executor)
     counted = ", ".join(f"{word} {n}" for word, n in sorted(tier.machine.counters.items()))
     log.info("tier %s stopped: %s", tier.name, counted or "nothing came")

@@ -117,3 +117,43 @@ def test_a_batch_of_many_that_are_quick_one_by_one_goes_to_the_thread():
         done.get(timeout=20)
     executor.close()
     assert threads == ["executor", "executor"]
+
+
+class Held(Doubling):
+    """Runs no batch to its end before it may."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.started, self.may_end, self.error = threading.Event(), threading.Event(), error
+
+    def run(self, batch):
+        self.started.set()
+        assert self.may_end.wait(20)
+        if self.error is not None:
+            raise self.error
+        return super().run(batch)
+
+
+def test_it_says_how_long_the_batch_at_hand_has_been_running():
+    now, done, engine = [100.0], queue.SimpleQueue(), Held()
+    executor = Executor({("m", "edge"): engine}, decode, done.put, clock=lambda: now[0])
+    assert executor.busy_s == 0.0
+    executor.submit(Submit(5, "m", "edge", [np.asarray([1.0])]))
+    assert engine.started.wait(20)
+    now[0] = 103.5
+    assert executor.busy_s == 3.5
+    engine.may_end.set()
+    done.get(timeout=20)
+    now[0] = 200.0
+    assert executor.busy_s == 0.0
+    executor.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_died_of_its_batch_leaves_it_busy():
+    now, engine = [100.0], Held(SystemExit())
+    executor = Executor({("m", "edge"): engine}, decode, lambda computed: None, clock=lambda: now[0])
+    executor.submit(Submit(5, "m", "edge", [np.asarray([1.0])]))
+    engine.may_end.set()
+    executor._thread.join(20)
+    now[0] = 103.5
+    assert executor.busy_s == 3.5

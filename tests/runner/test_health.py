@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from memory_cascade import MemoryCascade, ToyEngine, sample
 
+from branchy.core.wire import MAX_BUDGET_MS
 from branchy.runner import health as health_module
-from branchy.runner.health import Health
+from branchy.runner.health import BATCH_S, Health
 
 
 @pytest.fixture
@@ -38,6 +40,26 @@ def test_a_tier_that_is_stuck_in_a_turn_is_neither_alive_nor_ready(cascade, monk
         assert (health.alive().ok, health.ready().ok) == (False, False)
         assert "ended no turn within 0.01 s" in health.alive().line
     assert health.alive().ok
+
+
+def test_a_tier_whose_model_never_comes_back_is_neither_alive_nor_ready(cascade, monkeypatch):
+    edge = cascade.start("edge")
+    health = edge.health()
+    cascade.ask(sample(0, ToyEngine.HOLD), to="edge")
+    assert cascade.computing.wait(20)
+    assert health.alive() == (True, "alive"), "a batch may take its time"
+    with monkeypatch.context() as later:
+        later.setattr(edge.executor, "_clock", lambda: time.monotonic() + BATCH_S + 1)
+        why = "the model has been running one batch for 91 s, expected at most 90"
+        assert health.alive() == (False, f"stuck: {why}")
+        assert health.ready() == (False, f"not ready: {why}")
+    cascade.hold.set()
+    cascade.answer()
+    assert (health.alive().ok, health.ready().ok) == (True, True)
+
+
+def test_no_batch_whose_answer_somebody_may_still_wait_for_is_taken_for_stuck():
+    assert 3 * MAX_BUDGET_MS / 1e3 <= BATCH_S < 10 * MAX_BUDGET_MS / 1e3
 
 
 def test_it_is_not_ready_while_the_backs_brokers_are_away_and_ready_again_afterwards(cascade):
@@ -83,6 +105,7 @@ def test_a_snapshot_has_what_waits_to_be_computed(cascade):
     assert found is not None
     assert (found.waiting, found.unsettled, found.pending) == (1, 2, 0)
     assert found.oldest_waiting_s > 0
+    assert found.batch_s > 0
 
 
 def test_a_snapshot_has_what_waits_for_the_front_and_what_was_answered(cascade):
@@ -92,5 +115,6 @@ def test_a_snapshot_has_what_waits_for_the_front_and_what_was_answered(cascade):
     assert cascade.answer()[1].reason == "confident"
     found = health.snapshot()
     assert found is not None
-    assert (found.pending, found.waiting, found.oldest_waiting_s, found.breaker_open) == (1, 0, 0.0, False)
+    assert (found.pending, found.waiting, found.oldest_waiting_s, found.batch_s) == (1, 0, 0.0, 0.0)
+    assert not found.breaker_open
     assert (found.counters["came"], found.counters["answer.confident"], found.latency_counts[-1]) == (2, 1, 1)

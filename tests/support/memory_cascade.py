@@ -65,6 +65,7 @@ class RunningTier:
     tier: Tier
     back: Back
     thread: threading.Thread
+    executor: Executor
     engines: list[ToyEngine]
     stack: ExitStack
 
@@ -79,7 +80,7 @@ class RunningTier:
         """Its health, once it has begun."""
         health = Health()
         health.loaded(CASCADE, self.tier.name, DIGEST)
-        health.runs(self.tier, self.back)
+        health.runs(self.tier, self.back, self.executor)
         assert self.tier.between_turns(lambda now: True, WAIT_S)
         return health
 
@@ -127,7 +128,7 @@ class ToyCascade(Client):
         executor = Executor({(DIGEST, name): engine}, no_images, tier.sink)
         stack.callback(executor.close)
         thread = threading.Thread(target=tier.run, args=(back, front, executor), daemon=True)
-        running = RunningTier(tier, back, thread, [engine], stack)
+        running = RunningTier(tier, back, thread, executor, [engine], stack)
         thread.start()
         self.tiers.append(running)
         return running
