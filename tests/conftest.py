@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from go_programs import KUSTOMIZE
 from toy_bundle import write_toy_bundle
 
 from branchy.brokers.apache_kafka import KafkaCluster
@@ -67,6 +69,22 @@ def secured_kafka(
     options = {"security": "SASL_SSL", "users": SECURED_USERS, "java_options": QUICK_JAVA}
     with KafkaCluster(kafka_home, data, **options) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def kustomize(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The program that renders the manifests; `kustomize` on the path is this one too. Without it: as without Kafka."""
+    try:
+        program = KUSTOMIZE.find(os.environ, print)
+    except BranchyError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    named = tmp_path_factory.mktemp("kustomize") / "kustomize"
+    named.symlink_to(program)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(named.parent), prepend=os.pathsep)
+        yield named
 
 
 @pytest.fixture(scope="session")

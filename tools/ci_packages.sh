@@ -1,6 +1,6 @@
 #!/bin/sh
 # System packages that the tests need and a new CI machine may lack: Java and Maven, for the real Apache Kafka,
-# openssl, for its certificates, kcat, as a client that is not branchy, and Go, which builds Toxiproxy.
+# openssl, for its certificates, kcat, as a client that is not branchy, and Go, which builds Toxiproxy and kustomize.
 set -eu
 missing=""
 command -v java >/dev/null 2>&1 || missing="$missing default-jre-headless"

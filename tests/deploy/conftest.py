@@ -13,6 +13,6 @@ def k8s(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rendered(k8s: Path) -> dict[str, list[manifests.Manifest]]:
+def rendered(kustomize: Path, k8s: Path) -> dict[str, list[manifests.Manifest]]:
     """Every kustomization's manifests, by its path."""
-    return {path: manifests.render(k8s / path) for path in manifests.KUSTOMIZATIONS}
+    return {path: manifests.render(kustomize, k8s / path) for path in manifests.KUSTOMIZATIONS}

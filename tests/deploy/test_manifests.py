@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import deployment
+import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 from deployment import DOCKERFILES, pairs, stages
+from go_programs import KEDA as KEDA_MODULE
+from go_programs import fetch_module
 from kubernetes_validate import utils as schemas
-from manifests import KUSTOMIZATIONS, OF_VOLUME, OVERLAYS, Manifest, containers, named, pods, variables
+from manifests import BUNDLE_DIGEST, KUSTOMIZATIONS, OF_VOLUME, OVERLAYS, Manifest, containers, named, pods, variables
 
 from branchy.brokers.kafka_home import KAFKA_VERSION
 from branchy.config import DeviceSettings, ServeSettings, load
 from branchy.core.wire import MAX_BUDGET_MS
+from branchy.errors import BranchyError
 from branchy.runner.tier import DRAIN_S
 from branchy.transport.kafka.topics import PARTITIONS
 
@@ -188,7 +195,14 @@ def test_a_bundle_on_a_volume_is_verified_before_a_tier_starts_and_used_by_all(r
         assert users
         if manifest["kind"] == "StatefulSet":
             assert users == containers(pod)
-            assert [c["command"] for c in pod["initContainers"]] == [["branchy", "inspect", "/bundle"]]
+            (verifies,) = pod["initContainers"]
+            assert verifies["command"] == ["branchy", "inspect", "/bundle", "--digest=$(BUNDLE_DIGEST)"]
+            (digest,) = verifies["env"]
+            reference = digest["valueFrom"]["configMapKeyRef"]
+            assert (digest["name"], reference["key"]) == ("BUNDLE_DIGEST", "digest")
+            settings = _of_namespace(rendered[OF_VOLUME], manifest)
+            assert named(settings, "ConfigMap", reference["name"])["data"] == {"digest": BUNDLE_DIGEST}
+            assert reference["name"] != "bundle", "its name has a hash of the digest, so that a new one rolls the tier"
 
 
 # --- who reaches whom ------------------------------------------------------------------------------------------------
@@ -315,8 +329,41 @@ def test_with_tls_each_client_logs_in_as_itself_and_its_secret_is_its_own(render
 # --- autoscale -------------------------------------------------------------------------------------------------------
 
 
-def test_each_tier_is_scaled_by_its_oldest_waiting_request_and_never_above_its_partitions(rendered):
+@pytest.fixture(scope="session")
+def scaled_object() -> Manifest:
+    """The JSON schema of KEDA's `ScaledObject`, out of its own definition. Without Go: as without kustomize."""
+    try:
+        module = fetch_module(KEDA_MODULE, os.environ)
+    except BranchyError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    definition = yaml.safe_load((module / "config/crd/bases/keda.sh_scaledobjects.yaml").read_text(encoding="utf-8"))
+    (version,) = [each for each in definition["spec"]["versions"] if f"keda.sh/{each['name']}" == KEDA]
+    return closed(version["schema"]["openAPIV3Schema"])
 
+
+def closed(schema: Any) -> Any:
+    """The schema, with which a field that it does not name is an error, as it is to a strict server."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: closed(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **inner} if isinstance(schema.get("properties"), dict) else inner
+
+
+def test_each_scaled_object_is_what_keda_takes_and_has_no_unknown_field(rendered, scaled_object):
+    found = [manifest for manifest in rendered["overlays/autoscale"] if manifest["apiVersion"] == KEDA]
+    assert len(found) == 3
+    for manifest in found:
+        jsonschema.validate(manifest, scaled_object)
+        wrong = {**manifest, "spec": {**manifest["spec"], "maxReplicas": 12}}
+        with pytest.raises(jsonschema.ValidationError, match="'maxReplicas' was unexpected"):
+            jsonschema.validate(wrong, scaled_object)
+
+
+def test_each_tier_is_scaled_by_its_oldest_waiting_request_and_never_above_its_partitions(rendered):
     manifests = rendered["overlays/autoscale"]
     scaled = {m["metadata"]["name"].removesuffix("-tier"): m["spec"] for m in manifests if m["apiVersion"] == KEDA}
     assert set(scaled) == set(tiers(manifests))

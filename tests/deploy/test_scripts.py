@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import Manifest, kubectl
+from manifests import Manifest
 
 FAKE = """#!/bin/sh
-if [ "$1" = kustomize ]; then exec {real} "$@"; fi
+if [ "$1" = kustomize ]; then shift; exec {kustomize} build "$@"; fi
 printf '%s\\n' "$*" >>{notes}
 case "$*" in
   *"-f -"*) cat >{sent} ;;
@@ -26,13 +26,14 @@ esac
 class Cluster:
     """What was asked of kubectl, and what was sent to it."""
 
+    kustomize: Path
     k8s: Path
     folder: Path
 
     def run(self, script: str, *arguments: str, kafka_code: int = 0) -> subprocess.CompletedProcess[str]:
         fake = self.folder / "kubectl"
         files = {"notes": self.folder / "notes", "sent": self.folder / "sent"}
-        fake.write_text(FAKE.format(real=kubectl(), kafka_code=kafka_code, **files))
+        fake.write_text(FAKE.format(kustomize=self.kustomize, kafka_code=kafka_code, **files))
         fake.chmod(0o755)
         environment = {**os.environ, "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}"}
         line = ["sh", str(self.k8s / script), *arguments]
@@ -49,8 +50,8 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(k8s: Path, tmp_path: Path) -> Cluster:
-    return Cluster(k8s, tmp_path)
+def cluster(kustomize: Path, k8s: Path, tmp_path: Path) -> Cluster:
+    return Cluster(kustomize, k8s, tmp_path)
 
 
 @pytest.mark.parametrize("overlay", ["local", "edge-cloud"])

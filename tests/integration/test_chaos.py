@@ -13,9 +13,9 @@ import pytest
 from chaos.faults import Act, Fault, kill_broker, kill_one, link_faults, restart_one
 from chaos.resources import held, leaks
 from chaos.run import leftovers, play
-from chaos.toxiproxy import find_toxiproxy
 from chaos.traffic import Traffic
 from chaos.world import World
+from go_programs import TOXIPROXY
 
 from branchy.brokers.kafka_home import KafkaHome
 from branchy.errors import BranchyError
@@ -37,7 +37,7 @@ def restart_a_replica_of_each(act: Act) -> None:
 def world(kafka_home: KafkaHome, digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Three nodes, six tiers, six proxies. Without Toxiproxy: a failure on CI, elsewhere a skip that says why."""
     try:
-        toxiproxy = find_toxiproxy(os.environ, print)
+        toxiproxy = TOXIPROXY.find(os.environ, print)
     except BranchyError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from go_programs import TOXIPROXY
+
 from branchy.brokers.apache_kafka import JAVA_OPTIONS
 from branchy.brokers.kafka_home import find_kafka
 from branchy.errors import BranchyError
@@ -25,7 +27,6 @@ from branchy.runner.processes import Interrupts, Processes, branchy
 from branchy.store.bundle import Bundle
 from chaos.faults import CALM, REPLACEMENTS, WARM_UP, Act, Fault, link_faults
 from chaos.resources import held, leaks
-from chaos.toxiproxy import find_toxiproxy
 from chaos.traffic import Traffic
 from chaos.verdict import Verdict, judge, table
 from chaos.world import LOOK_S, World
@@ -107,7 +108,7 @@ def main() -> int:
 
 def _run(folder: Path, requests: int, seed: int, rate: float, verdicts: list[Verdict]) -> list[str]:
     """Fill in the verdicts; returns what is wrong at the end, a line each."""
-    home, toxiproxy = find_kafka(os.environ, print), find_toxiproxy(os.environ, print)
+    home, toxiproxy = find_kafka(os.environ, print), TOXIPROXY.find(os.environ, print)
     bundle = _train(folder)
     choices = random.Random(seed)
     with ExitStack() as stack:

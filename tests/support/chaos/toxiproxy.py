@@ -1,68 +1,30 @@
-"""Toxiproxy (https://github.com/Shopify/toxiproxy): found or built, run, and told what to do to the links."""
+"""Toxiproxy (https://github.com/Shopify/toxiproxy): run, and told what to do to the links."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from branchy.brokers.kafka_config import HOST, free_ports
-from branchy.brokers.kafka_home import cache_folder
 from branchy.errors import BranchyError
 from branchy.runner.processes import Processes
 
-VERSION = "2.5.0"
-"""The newest that Debian's Go (1.19) builds, and Go's module proxy knows."""
-
-MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{VERSION}"
-BUILD_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 20.0
 CALL_TIMEOUT_S = 30.0
 """Taking a toxic away waits for what is just being held up by it."""
 DIRECTIONS = ("upstream", "downstream")
 
 
-def find_toxiproxy(environment: Mapping[str, str], say: Callable[[str], None]) -> Path:
-    """The program of an earlier build, else built by Go into the user's cache folder.
-
-    Raises:
-        BranchyError: there is no Go, or it could not build it.
-    """
-    target = cache_folder(environment).parent / f"toxiproxy-{VERSION}"
-    if target.exists():
-        return target
-    go = shutil.which("go", path=environment.get("PATH"))
-    if go is None:
-        raise BranchyError(f"no Toxiproxy here: {target} is not there, and no Go to build it (Debian: golang-go)")
-    say(f"building Toxiproxy {VERSION} with Go into {target} (once)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxiproxy-") as folder:
-        command, env = [go, "install", MODULE], {**environment, "GOBIN": folder}
-        try:
-            done = subprocess.run(
-                command, env=env, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise BranchyError(f"Go did not build Toxiproxy within {BUILD_TIMEOUT_S:g} s") from None
-        if done.returncode != 0:
-            raise BranchyError(f"Go could not build Toxiproxy: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
-        os.replace(Path(folder) / "server", target)
-    return target
-
-
 class Toxiproxy:
     """A server with proxies; ended with `processes`.
 
     Args:
-        program: see `find_toxiproxy`.
+        program: see `go_programs.TOXIPROXY`.
         processes: owns the server.
     """
 
