@@ -36,12 +36,16 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, path: Path) -> Bundle:
+    def load(cls, path: Path, digest: str | None = None) -> Bundle:
         """Load a bundle and verify the digest and size of every file in it.
 
+        Args:
+            path: its directory.
+            digest: the one that it must have, in hex digits; None: any.
+
         Raises:
-            BundleError: it is missing, incomplete, changed, of another schema version, or names
-                files outside itself; one line that says what to do.
+            BundleError: it is missing, incomplete, changed, of another schema version or digest, or
+                names files outside itself; one line that says what to do.
         """
         with _named(path):
             if not path.exists():
@@ -50,6 +54,10 @@ class Bundle:
                 raise BundleError(f"expected a directory with {MANIFEST}, got a file")
             bundle = cls(path, parse(_read_manifest(path)))
             bundle._verify()
+            if digest is not None and digest.lower() != bundle.digest:
+                raise BundleError(
+                    f"expected digest {digest}, got {bundle.digest}; put the bundle with that digest there"
+                )
         return bundle
 
     @property

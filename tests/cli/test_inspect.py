@@ -39,3 +39,12 @@ def test_no_bundle_is_one_line_and_exit_code_1(run: Run, tmp_path: Path) -> None
         f"branchy: bundle {tmp_path}/none: nothing is there; make a bundle with: "
         f"branchy train DATASET --out {tmp_path}/none\n"
     )
+
+
+def test_another_bundle_than_that_of_the_digest_is_one_line_and_exit_code_1(run: Run, toy_bundle: Bundle) -> None:
+    assert run("inspect", toy_bundle.path, "--digest", toy_bundle.digest.upper())[0] == 0
+    for other in ("0" * 64, toy_bundle.digest[:63], ""):
+        code, out, err = run("inspect", toy_bundle.path, "--digest", other)
+        assert (code, out) == (1, "")
+        expected = f"expected digest {other}, got {toy_bundle.digest}; put the bundle with that digest there"
+        assert err == f"branchy: bundle {toy_bundle.path}: {expected}\n"
