@@ -54,11 +54,17 @@ class Stage:
 class BranchyModel:
     """A functional Keras model of one input, with its stages from the device to the cloud.
 
-    `model` has the last stage's logits among its outputs.
+    Attributes:
+        model: has the last stage's logits among its outputs.
+        stages: in order.
+        scaled: whether it takes samples scaled to 0..1; else in the data set's declared range, as float32.
+        pretrained: whether it came with trained weights, so that it classifies before any training.
     """
 
     model: Any
     stages: Sequence[Stage]
+    scaled: bool = True
+    pretrained: bool = False
 
 
 Build = Callable[[tuple[int, ...], int], BranchyModel]
@@ -119,7 +125,7 @@ def _named(built: BranchyModel, tiers: Sequence[str] | None) -> BranchyModel:
             )
         stages = tuple(replace(stage, name=name) for stage, name in zip(stages, tiers, strict=True))
     check_names([stage.name for stage in stages])
-    return BranchyModel(built.model, stages)
+    return replace(built, stages=stages)
 
 
 def _check_model(model: Any, input_shape: tuple[int, ...]) -> None:
@@ -135,9 +141,7 @@ def _check_model(model: Any, input_shape: tuple[int, ...]) -> None:
             f"the model must have one input of shape {input_shape}, got {', '.join(str(i.shape[1:]) for i in inputs)}"
         )
     if inputs[0].dtype != "float32":
-        raise ArchitectureError(
-            f"the model's input must be float32 (samples come scaled to 0..1), got {inputs[0].dtype}"
-        )
+        raise ArchitectureError(f"the model's input must be float32 (samples come as float32), got {inputs[0].dtype}")
 
 
 def _check_stages(built: BranchyModel, classes: int) -> None:
@@ -175,11 +179,9 @@ def _check_logits(what: str, logits: Tensor, source: Tensor, sample: Tensor, lat
         )
     if any(t is other for t in ancestors([logits]) for other in later):
         raise ArchitectureError(f"{what} come from a later stage")
-    operation = logits._keras_history.operation
-    activation = getattr(getattr(operation, "activation", None), "__name__", type(operation).__name__.lower())
-    if activation in ("softmax", "sigmoid"):
+    if activation_of(logits) in ("softmax", "sigmoid"):
         raise ArchitectureError(
-            f"{what} must be unscaled, got the output of a {activation}; remove it, "
+            f"{what} must be unscaled, got the output of a {activation_of(logits)}; remove it, "
             "as branchy applies the softmax with the calibrated temperature"
         )
 
@@ -211,6 +213,13 @@ def ancestors(tensors: Iterable[Tensor], stop: Sequence[Tensor] = ()) -> list[Te
         history = tensor._keras_history
         todo += history.operation._inbound_nodes[history.node_index].input_tensors
     return list(found.values())
+
+
+def activation_of(tensor: Tensor) -> str:
+    """The activation that gave a tensor, as `relu`: a layer's own, or the layer or operation itself by its type."""
+    operation = tensor._keras_history.operation
+    name = getattr(getattr(operation, "activation", None), "__name__", type(operation).__name__)
+    return str(name).replace("_", "").lower()
 
 
 def _line(error: Exception) -> str:

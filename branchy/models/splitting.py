@@ -32,11 +32,13 @@ class Network:
         trained: from the sample to every exit's logits, by stage name.
         stages: from the device to the cloud.
         full: the whole as one stage; its only output is the last exit's logits.
+        pretrained: whether it classifies before any training.
     """
 
     trained: Any
     stages: tuple[StageModel, ...]
     full: StageModel
+    pretrained: bool = False
 
 
 def split(built: BranchyModel, sample: InputSpec, uplink: Uplink) -> Network:
@@ -44,19 +46,22 @@ def split(built: BranchyModel, sample: InputSpec, uplink: Uplink) -> Network:
 
     Args:
         built: a checked model.
-        sample: what goes in; (x - low) / (high - low) becomes part of the first stage's graph.
+        sample: what goes in; (x - low) / (high - low) becomes part of the first stage's graph, unless the
+            model takes samples as they are.
         uplink: what every stage but the last sends up.
 
     Raises:
         ArchitectureError: a stage needs more than the cut before it.
     """
-    source = built.model.inputs[0]
+    source, scaled = built.model.inputs[0], built.scaled
     exits = {s.name: s.logits for s in built.stages if s.logits is not None}
     stages: list[StageModel] = []
     for i, stage in enumerate(built.stages):
         last = i == len(built.stages) - 1
         before = built.stages[i - 1] if i else None
-        model = _model(source, {ACTIVATION: stage.cut, LOGITS: stage.logits}, sample if before is None else None)
+        model = _model(
+            source, {ACTIVATION: stage.cut, LOGITS: stage.logits}, sample if before is None else None, scaled
+        )
         took = sample.tensor if before is None else TensorSpec(ACTIVATION, _shape(source))
         spec = StageSpec(
             name=stage.name,
@@ -72,7 +77,7 @@ def split(built: BranchyModel, sample: InputSpec, uplink: Uplink) -> Network:
         )
         stages.append(StageModel(spec, model))
         source = stage.cut
-    full = _model(built.model.inputs[0], {LOGITS: built.stages[-1].logits}, sample)
+    full = _model(built.model.inputs[0], {LOGITS: built.stages[-1].logits}, sample, scaled)
     full_spec = StageSpec(
         name=FULL,
         inputs=(Source(None, SAMPLE),),
@@ -85,11 +90,12 @@ def split(built: BranchyModel, sample: InputSpec, uplink: Uplink) -> Network:
         flops=flops(full, sample.tensor),
         custom_objects=needs_custom_objects(full),
     )
-    return Network(_model(built.model.inputs[0], exits, sample), tuple(stages), StageModel(full_spec, full))
+    trained = _model(built.model.inputs[0], exits, sample, scaled)
+    return Network(trained, tuple(stages), StageModel(full_spec, full), built.pretrained)
 
 
-def _model(source: Tensor, outputs: Mapping[str, Tensor | None], sample: InputSpec | None) -> Any:
-    """A Keras model from one tensor of a graph to others; with a sample's spec, scaling goes first."""
+def _model(source: Tensor, outputs: Mapping[str, Tensor | None], sample: InputSpec | None, scaled: bool) -> Any:
+    """A Keras model from one tensor of a graph to others; with a sample's spec, scaling or a cast goes first."""
     wanted = {name: tensor for name, tensor in outputs.items() if tensor is not None}
     try:
         segment = keras.Model(source, wanted)
@@ -99,6 +105,8 @@ def _model(source: Tensor, outputs: Mapping[str, Tensor | None], sample: InputSp
         start = keras.Input(_shape(source), name=ACTIVATION)
         return keras.Model(start, segment(start))
     start = keras.Input(sample.tensor.shape, dtype=sample.tensor.dtype, name=SAMPLE)
+    if not scaled:
+        return keras.Model(start, segment(keras.ops.cast(start, "float32")))
     span = sample.high - sample.low
     return keras.Model(start, segment(keras.layers.Rescaling(1.0 / span, offset=-sample.low / span)(start)))
 
