@@ -17,7 +17,7 @@ from branchy.core import wire
 from branchy.core.calibration import always, fit_temperature, share_thresholds
 from branchy.core.cascade import Array, ExitSettings, PolicyName, StageSpec
 from branchy.core.policies import is_sure, probabilities, score
-from branchy.core.reliability import ece
+from branchy.core.reliability import Calibration
 from branchy.datasets import Part
 from branchy.errors import TrainingError, WireError
 
@@ -45,12 +45,12 @@ class Calibrated:
     Attributes:
         exits: by stage its exit's settings.
         shares: by stage, of the tune part, what leaves there with them.
-        ece: by stage the expected calibration error on the tune part, before and after the temperature.
+        calibration: by stage, of the tune part, before and after the temperature.
     """
 
     exits: dict[str, ExitSettings]
     shares: dict[str, float]
-    ece: dict[str, tuple[float, float]]
+    calibration: dict[str, tuple[Calibration, Calibration]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +143,16 @@ def calibrate(
     scores = {name: _scores(tuning[name], exits[name]) for name in exits}
     classes = next(iter(tuning.values())).shape[1]
     exits = _with_thresholds(exits, scores, wanted, classes)
-    errors = {
-        name: (_ece(tuning[name], tune.labels, 1.0), _ece(tuning[name], tune.labels, found.temperature))
+    calibration = {
+        name: (_calibration(tuning[name], tune.labels, 1.0), _calibration(tuning[name], tune.labels, found.temperature))
         for name, found in exits.items()
     }
-    return Calibrated(exits, _shares(exits, scores), errors)
+    return Calibrated(exits, _shares(exits, scores), calibration)
 
 
-def _ece(logits: Array, labels: NDArray[np.int64], temperature: float) -> float:
+def _calibration(logits: Array, labels: NDArray[np.int64], temperature: float) -> Calibration:
     probs = probabilities(logits, temperature)
-    return ece(probs.max(axis=1), probs.argmax(axis=1) == labels, "mass")
+    return Calibration.of(probs.max(axis=1), probs.argmax(axis=1) == labels)
 
 
 def _scores(logits: Array, settings: ExitSettings) -> NDArray[np.float64]:

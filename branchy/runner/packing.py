@@ -122,7 +122,7 @@ class Packer:
                 bundle.spec.stage(step.stage.name),
                 measured.exits.get(step.stage.name),
                 measured.shares.get(step.stage.name),
-                measured.ece.get(step.stage.name),
+                measured.calibration.get(step.stage.name),
                 step.body_bytes,
             )
             for step in self._steps
@@ -156,7 +156,9 @@ class Packer:
         found = calibrate(self._stages, runs, temperature, tune, self._wanted, f"exits in {fmt}")
         alone = replace(self._wanted, shares=None)
         full = calibrate([self._network.full.spec], runs, temperature, tune, alone, f"the full model in {fmt}")
-        self._measured[fmt] = Calibrated(found.exits | full.exits, found.shares | full.shares, found.ece | full.ece)
+        self._measured[fmt] = Calibrated(
+            found.exits | full.exits, found.shares | full.shares, found.calibration | full.calibration
+        )
 
     def _with_files(self, spec: StageSpec) -> StageSpec:
         """The spec with its formats; sizes and digests are measured where they are written."""

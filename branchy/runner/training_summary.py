@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from branchy.core.cascade import ExitSettings, StageSpec
+from branchy.core.reliability import Calibration
 from branchy.store.bundle import Bundle
 
 
@@ -17,14 +18,14 @@ class StageSummary:
         spec: the stage.
         exit: its exit in LiteRT.
         share: of the samples, that leaves there.
-        ece: its expected calibration error before and after the temperature.
+        calibration: of its confidences before and after the temperature.
         body_bytes: what its cut sends.
     """
 
     spec: StageSpec
     exit: ExitSettings | None
     share: float | None
-    ece: tuple[float, float] | None
+    calibration: tuple[Calibration, Calibration] | None
     body_bytes: int
 
 
@@ -51,7 +52,7 @@ class Summary:
 
 def summary_lines(summary: Summary) -> list[str]:
     """A training's summary for people: what each stage is and costs, and where the bundle lies."""
-    head = ["stage", "parameters", "MFLOPs", "accuracy", "T", "ECE", "threshold", "leave here", "bytes up"]
+    head = ["stage", "parameters", "MFLOPs", "accuracy", "T", "ECE", "chance", "threshold", "leave here", "bytes up"]
     rows = [head] + [_row(stage) for stage in summary.stages]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = [
@@ -60,7 +61,10 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
     measured = next(s.exit.samples for s in summary.stages if s.exit is not None)
     lines.append(
-        f"ECE before and after the temperature T, on {summary.parts['tune']} samples that T was not fitted on; "
+        f"ECE before and after the temperature T, on {summary.parts['tune']} samples that T was not fitted on; up to "
+        "'chance' it may be chance"
+    )
+    lines.append(
         f"a raw sample's message body has {summary.sample_bytes} bytes; accuracy on {measured} held-out samples"
     )
     if summary.skipped:
@@ -76,7 +80,8 @@ def _row(stage: StageSummary) -> list[str]:
         f"{stage.spec.flops / 1e6:.3f}",
         f"{found.accuracy:.1%}" if found and found.accuracy is not None else "-",
         f"{found.temperature:.2f}" if found else "-",
-        f"{stage.ece[0]:.1%} > {stage.ece[1]:.1%}" if stage.ece else "-",
+        " > ".join(f"{each.ece_mass:.1%}" for each in stage.calibration) if stage.calibration else "-",
+        f"{stage.calibration[1].chance:.1%}" if stage.calibration else "-",
         f"{found.threshold:.3f}" if found and not last else "-",
         f"{stage.share:.1%}" if stage.share is not None else "-",
         "-" if last else str(stage.body_bytes),

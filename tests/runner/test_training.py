@@ -157,8 +157,8 @@ def test_the_summary_tells_people_each_stage_and_where_the_bundle_is(own: Summar
     assert [line.split()[0] for line in lines[:5]] == ["stage", "a", "b", "c", "full"]
     assert str(own.bundle.path) in lines[-1]
     assert f"{own.sample_bytes} bytes" in lines[-2]
-    assert f"ECE before and after the temperature T, on {own.parts['tune']} samples" in lines[-2]
-    assert lines[1].count("%") == 4  # accuracy, ECE before and after, share
+    assert f"ECE before and after the temperature T, on {own.parts['tune']} samples" in lines[-3]
+    assert lines[1].count("%") == 5  # accuracy, ECE before, after and by chance, share
     assert lines[2].count("%") == 0  # a stage without an exit
 
 
