@@ -22,7 +22,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from branchy.errors import ConfigError
 
@@ -131,6 +138,18 @@ class _Settings(BaseSettings):
         env_nested_delimiter="_",
         env_nested_max_split=1,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: `load` has put it together from everywhere."""
+        return (init_settings,)
 
 
 class ServeSettings(_Settings):
@@ -245,6 +264,29 @@ def load(kind: type[_S], flags: Mapping[str, Any], file: Path | None = None) -> 
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e["loc"], e["msg"], sources) for e in error.errors())) from None
     return settings if isinstance(settings, ProbeSettings) else _with_brokers(settings)
+
+
+def load_variables(variables: Mapping[str, str]) -> ServeSettings:
+    """A tier's settings as it resolves them elsewhere, where it has these variables, and neither flags nor a file.
+
+    Raises:
+        ConfigError: a value is wrong, missing or unknown, or no setting is named like a `BRANCHY_*` variable.
+    """
+    own = {name: value for name, value in variables.items() if name.startswith("BRANCHY_")}
+    known = {f"BRANCHY_{name.upper()}" for kind in _KINDS.values() for name in kind.model_fields}
+    links = tuple(f"BRANCHY_{name}_" for name in ("BACK", "FRONT", "HEALTH"))  # what follows is checked with the rest
+    if unknown := sorted(name for name in own if name not in known and not name.startswith(links)):
+        raise ConfigError(f"no setting is named {', '.join(unknown)}")
+    source = EnvSettingsSource(ServeSettings)
+    source.env_vars = {name.lower(): value for name, value in own.items()}
+    try:
+        values = source()
+        return ServeSettings(**values)
+    except SettingsError as error:
+        raise ConfigError(str(error)) from None
+    except ValidationError as error:
+        origin = {"its variables": values}
+        raise ConfigError("; ".join(_explain(e["loc"], e["msg"], origin) for e in error.errors())) from None
 
 
 def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,10 @@ class RefusedError(TransportError):
     """The brokers refuse who we are, or what we ask for: trying again does not help."""
 
 
+class ClusterError(BranchyError):
+    """A Kubernetes cluster could not do what was asked of it, or cannot be asked."""
+
+
 class NoAnswerError(BranchyError):
     """A request got no answer that may be handed on; the message says why."""
 

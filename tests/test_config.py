@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from branchy.config import BROKER_FILE, DeviceSettings, ProbeSettings, ServeSettings, load
+from branchy.config import BROKER_FILE, DeviceSettings, ProbeSettings, ServeSettings, load, load_variables
 from branchy.errors import ConfigError
 
 GIVEN = {"bundle": "b", "tier": "edge", "back": {"brokers": "here:1"}}
@@ -203,3 +203,27 @@ def test_a_secured_broker_of_this_machine_is_not_tried_without_its_settings(else
         given
     )
     assert load(ServeSettings, {**given, "back": SASL}).back.brokers == "127.0.0.1:9"
+
+
+def test_a_tiers_variables_are_resolved_as_it_does_elsewhere_and_this_machines_own_stay_out(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "branchy.toml").write_text("pending = 7\n")
+    monkeypatch.setenv("BRANCHY_THREADS", "4")
+    own = {"BRANCHY_BUNDLE": "/b", "BRANCHY_TIER": "fog,cloud", "BRANCHY_BACK_BROKERS": "k:1", "PATH": "/bin"}
+    found = load_variables(own)
+    assert (found.tier, found.back.brokers, found.threads, found.pending) == (("fog", "cloud"), "k:1", 1, 1024)
+    assert found.front is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BRANCHY_PENDNG", "5", "no setting is named BRANCHY_PENDNG"),
+        ("BRANCHY_PENDING", "many", "setting pending from its variables: .*, got 'many'"),
+        ("BRANCHY_BACK_BRKERS", "k:1", "setting back.brkers from its variables"),
+        ("BRANCHY_BACK_OPTIONS", "{", "back"),
+    ],
+)
+def test_a_variable_that_a_tier_would_refuse_is_named(name, value, words):
+    with pytest.raises(ConfigError, match=words):
+        load_variables({"BRANCHY_BUNDLE": "/b", "BRANCHY_TIER": "fog", name: value})
