@@ -6,8 +6,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from deployed import Deployed
+from fake_kubernetes import FakeKubernetes, use_kubeconfig
 from go_programs import KUSTOMIZE
 from toy_bundle import write_toy_bundle
 
@@ -101,3 +104,26 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("trained") / "digits"
     options = TrainOptions("digits", out=out, epochs=4, target_share=(60, 25, 15), uplink_dtype="uint8")
     return train(options).bundle
+
+
+@pytest.fixture(scope="session")
+def local_objects(kustomize: Path) -> list[dict[str, Any]]:
+    """What `branchy deploy` makes of the overlay `local`; copy it before you change it."""
+    from branchy.runner.deployment import DeployOptions, rendered
+
+    return rendered(DeployOptions())
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKubernetes]:
+    """A fake API server, to which the kubeconfig leads."""
+    fake = FakeKubernetes(tmp_path)
+    use_kubeconfig(monkeypatch, fake.kubeconfig)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def deployed(kubernetes: FakeKubernetes, local_objects: list[dict[str, Any]]) -> Deployed:
+    """The overlay `local`, and the fake API server to deploy it on."""
+    return Deployed(kubernetes, local_objects)
