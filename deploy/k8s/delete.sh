@@ -15,7 +15,12 @@ esac
   exit 2
 }
 rendered=$(kubectl kustomize "overlays/$overlay")
+namespaces=$(printf '%s\n' "$rendered" | awk '/^kind:/ {kind = $2} /^  name:/ && kind == "Namespace" {print $2; kind = ""}')
 if [ "$data" != --data ]; then # the claims on the disks are in the namespaces, which therefore stay
   rendered=$(printf '%s\n' "$rendered" | awk 'BEGIN {RS = "---\n"; ORS = "---\n"} !/(^|\n)kind: Namespace\n/')
 fi
 printf '%s\n' "$rendered" | kubectl delete --ignore-not-found --wait -f -
+[ "$data" != --data ] || exit 0
+for namespace in $namespaces; do # those of former settings and secrets, which other names took the place of
+  kubectl -n "$namespace" delete configmap,secret -l app.kubernetes.io/part-of=branchy
+done

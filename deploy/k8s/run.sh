@@ -10,7 +10,7 @@ overlay=${1:-local}
 rendered=$(kubectl kustomize "overlays/$overlay") # what cannot be rendered is not applied in part
 namespaces=$(printf '%s\n' "$rendered" | awk '/^kind:/ {kind = $2} /^  name:/ && kind == "Namespace" {print $2; kind = ""}')
 for namespace in $namespaces; do # a job cannot be changed, only made anew
-  kubectl -n "$namespace" delete job topics --ignore-not-found
+  kubectl -n "$namespace" delete job topics device --ignore-not-found
 done
 printf '%s\n' "$rendered" | kubectl apply --server-side --force-conflicts --validate=strict -f -
 for namespace in $namespaces; do

@@ -67,6 +67,12 @@ def test_each_object_is_what_kubernetes_takes_and_has_no_unknown_field(rendered,
             assert manifest["apiVersion"] == KEDA, f"no schema of {manifest['kind']}"
 
 
+@pytest.mark.parametrize("path", [path for path in KUSTOMIZATIONS if path != OF_VOLUME])  # whose digest is the user's
+def test_each_object_says_what_it_is_part_of(rendered, path):
+    parts = {m["metadata"]["name"]: m["metadata"].get("labels", {}) for m in rendered[path]}
+    assert [name for name, labels in parts.items() if labels.get("app.kubernetes.io/part-of") != "branchy"] == []
+
+
 @every
 def test_each_command_line_and_variable_is_one_of_branchys(rendered, path):
     known = deployment.known_variables()

@@ -62,7 +62,7 @@ def test_run_applies_all_of_an_overlay_and_waits_for_each_part(cluster, rendered
     namespaces = ["branchy"] if overlay == "local" else ["branchy-cloud", "branchy-edge"]
     for namespace in namespaces:
         mine = [line.removeprefix(f"-n {namespace} ") for line in cluster.asked if line.startswith(f"-n {namespace} ")]
-        assert mine[0] == "delete job topics --ignore-not-found"
+        assert mine[0] == "delete job topics device --ignore-not-found", "no job's images can be changed"
         assert [line.split()[2] for line in mine if line.startswith("rollout status")] == [
             "statefulset/kafka",
             "statefulset.apps/edge-tier",
@@ -91,7 +91,14 @@ def test_delete_keeps_what_the_disks_are_claimed_in_unless_told(cluster, rendere
     assert cluster.sent == [m for m in rendered["overlays/local"] if m["kind"] != "Namespace"]
     assert cluster.run("delete.sh", "local", "--data").returncode == 0
     assert cluster.sent == rendered["overlays/local"]
-    assert all("--ignore-not-found" in line for line in cluster.asked)
+
+
+def test_delete_takes_former_settings_and_secrets_too(cluster, rendered):
+    assert cluster.run("delete.sh", "edge-cloud").returncode == 0
+    assert [line for line in cluster.asked if "-f -" not in line] == [
+        f"-n {namespace} delete configmap,secret -l app.kubernetes.io/part-of=branchy"
+        for namespace in ("branchy-cloud", "branchy-edge")
+    ]
 
 
 def test_delete_takes_no_other_word(cluster):
