@@ -11,7 +11,7 @@ SEED ?= 1
 REQUESTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench soak simulate fuzz chaos overload k8s-test format clean
+.PHONY: help test demo bench soak simulate fuzz chaos overload images k8s-test format clean
 
 help:
 	@echo "make test                  format check, lint, types, layers and every test"
@@ -22,6 +22,7 @@ help:
 	@echo "make overload [SECONDS=60]  offer tiers three times what they can do, on a real Kafka"
 	@echo "make chaos [REQUESTS=10000] [SEED=1] kill tiers and brokers, spoil links, and count what is lost"
 	@echo "make fuzz [SECONDS=60]     change messages by what the code does with them until one breaks a rule"
+	@echo "make images                build every image on a bare Debian and check each in a chroot (root, buildah, debootstrap)"
 	@echo "make k8s-test CONTEXT=name deploy every overlay to the cluster of KUBECONFIG with that context, and take it away"
 	@echo "make format                format the code and fix what the linter can fix"
 	@echo "make clean                 remove .venv and everything that tools have left behind"
@@ -53,6 +54,9 @@ chaos: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/fuzz_wire.py -max_total_time=$(or $(SECONDS),60)
+
+images: $(INSTALLED)
+	PYTHONPATH=tests/support $(BIN)/python -m images.run
 
 k8s-test: $(INSTALLED)
 	K8S_TEST_CONTEXT=$(CONTEXT) $(BIN)/pytest tests/k8s

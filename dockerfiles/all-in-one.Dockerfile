@@ -8,7 +8,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY branchy branchy
 RUN ["python3", "-m", "venv", "--without-pip", "/opt/branchy"]
-RUN ["python3", "-m", "pip", "--python", "/opt/branchy/bin/python3", "install", "--no-cache-dir", "-c", "constraints.txt", ".[images]"]
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf ["python3", "-m", "pip", "--python", "/opt/branchy/bin/python3", "install", "--no-cache-dir", "-c", "constraints.txt", ".[images]"]
 ARG BUNDLE=saved_models/digits
 COPY --chmod=0755 ${BUNDLE} /bundle
 # A bundle that is incomplete or was changed ends the build here.

@@ -9,7 +9,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY branchy branchy
 RUN ["python3", "-m", "venv", "--without-pip", "/opt/branchy"]
-RUN ["python3", "-m", "pip", "--python", "/opt/branchy/bin/python3", "install", "--no-cache-dir", "-c", "constraints.txt", ".[images,train]"]
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf ["python3", "-m", "pip", "--python", "/opt/branchy/bin/python3", "install", "--no-cache-dir", "-c", "constraints.txt", ".[images,train]"]
 
 FROM ${BASE}
 ARG VERSION=0.1.0

@@ -1,4 +1,4 @@
-"""The Dockerfiles, as far as reading tells; `make images` will build them."""
+"""The Dockerfiles, as far as reading tells; `make images` builds them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,13 @@ def test_what_is_installed_are_extras_that_there_are_at_versions_that_were_tried
     wanted = set((extras[1] or "").split(",")) - {""}
     assert wanted <= set(known)
     assert ("train" in wanted) == (file.name == "train.Dockerfile"), "TensorFlow is in the training's image alone"
+
+
+@each
+def test_how_pip_reaches_its_index_is_a_secret_that_no_image_keeps(file: Path):
+    runs = [i for i in instructions(file) if i.keyword == "RUN"]
+    assert [i.flags for i in runs if "pip" in i.words] == [("--mount=type=secret,id=pip,target=/etc/pip.conf",)]
+    assert not any(i.flags for i in runs if "pip" not in i.words)
 
 
 @each

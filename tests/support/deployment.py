@@ -20,10 +20,11 @@ DOCKERFILES = ROOT / "dockerfiles"
 
 
 class Instruction(NamedTuple):
-    """One instruction of a Dockerfile: its keyword in capitals, and what follows."""
+    """One instruction of a Dockerfile: its keyword in capitals, and what follows, of a RUN without its flags."""
 
     keyword: str
     value: str
+    flags: tuple[str, ...] = ()
 
     @property
     def words(self) -> list[str]:
@@ -37,7 +38,15 @@ def instructions(dockerfile: Path) -> list[Instruction]:
     """All of a Dockerfile, continued lines joined."""
     text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [Instruction(keyword.upper(), rest.strip()) for keyword, rest in (line.split(None, 1) for line in lines)]
+    return [_instruction(*line.split(None, 1)) for line in lines]
+
+
+def _instruction(keyword: str, rest: str) -> Instruction:
+    flags: list[str] = []
+    while keyword.upper() == "RUN" and rest.startswith("--"):
+        flag, rest = rest.split(None, 1)
+        flags.append(flag)
+    return Instruction(keyword.upper(), rest.strip(), tuple(flags))
 
 
 def stages(dockerfile: Path) -> list[list[Instruction]]:
