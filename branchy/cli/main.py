@@ -24,6 +24,7 @@ COMMANDS = {
     "broker": "Run a broker on this machine.",
     "topics": "Create a cascade's topics on the brokers.",
     "dlq": "Show a tier's dead letters, and send them again.",
+    "deploy": "Run a cascade on a Kubernetes cluster.",
     "demo": "Train, serve and measure on this machine in one go.",
 }
 """Each command and its line in `branchy --help`; module `branchy.cli.NAME` defines `command`."""

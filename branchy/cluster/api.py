@@ -181,5 +181,5 @@ class Api:
         return self.session.lines(f"{PODS.path(namespace, pod)}/log", query, silence_s=None)
 
     def page(self, namespace: str, pod: str, port: int, path: str) -> str:
-        """What a pod's HTTP server answers, asked through the API server."""
-        return self.session.text(f"{PODS.path(namespace, f'{pod}:{port}')}/proxy{path}")
+        """What a pod's HTTP server answers, asked through the API server, once: it may not be reachable from there."""
+        return self.session.text(f"{PODS.path(namespace, f'{pod}:{port}')}/proxy{path}", tries=1)

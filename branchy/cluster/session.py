@@ -74,14 +74,15 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
     )
 
 
-def retry_wait_s(attempt: int, error: ApiError) -> float | None:
+def retry_wait_s(attempt: int, error: ApiError, tries: int = TRIES) -> float | None:
     """How long to wait before a request is tried again; None where that is of no use, or enough was tried.
 
     Args:
         attempt: how often it was tried, less one.
         error: what came of it.
+        tries: how many are enough.
     """
-    if error.status not in BUSY or attempt + 1 >= TRIES or FOR_GOOD in error.message:
+    if error.status not in BUSY or attempt + 1 >= tries or FOR_GOOD in error.message:
         return None
     return min(LONGEST_WAIT_S, error.retry_after_s if error.retry_after_s is not None else 0.5 * 2**attempt)
 
@@ -124,9 +125,9 @@ class Session:
             raise ClusterError(f"{self._who()}: expected an API server's answer to {path}, got {data[:80]!r}")
         return found
 
-    def text(self, path: str, query: Query = ()) -> str:
-        """One GET whose answer is text. Raises as `json` does."""
-        return bytes(self._send("GET", path, query).read()).decode(errors="replace")
+    def text(self, path: str, query: Query = (), tries: int = TRIES) -> str:
+        """One GET whose answer is text, asked for so often at most. Raises as `json` does."""
+        return bytes(self._send("GET", path, query, tries=tries).read()).decode(errors="replace")
 
     def lines(self, path: str, query: Query, silence_s: float | None) -> Iterator[str]:
         """A GET whose answer comes line by line, until the server ends it.
@@ -161,6 +162,7 @@ class Session:
         content_type: str = "application/json",
         silence_s: float | None = ANSWER_S,
         endless: bool = False,
+        tries: int = TRIES,
     ) -> Any:
         headers = {"Accept": "application/json" if not endless else "*/*", "Content-Type": content_type}
         for attempt in itertools.count():
@@ -174,11 +176,11 @@ class Session:
                 if response.status < 300:
                     return response
                 error = api_error(response.status, response.read(), response.headers)
-                wait_s = retry_wait_s(attempt, error)
+                wait_s = retry_wait_s(attempt, error, tries)
                 if wait_s is None:
                     raise self._explained(error)
             except (urllib3.exceptions.HTTPError, ApiException, OSError) as failed:
-                if not self._reached or attempt + 1 >= TRIES:  # one that never answered is no cluster
+                if not self._reached or attempt + 1 >= tries:  # one that never answered is no cluster
                     raise ClusterError(f"{self._who()} cannot be reached: {_short(failed)}; {_HELP}") from None
                 wait_s = 0.5 * 2**attempt
             self._sleep(wait_s)

@@ -73,7 +73,8 @@ def find(api: Api, manifests: Sequence[Manifest], *, data: bool) -> Removal:
         manifests: the overlay's objects, which say where to look and what the brokers' disks are called.
         data: whether the brokers' disks and the namespaces go too.
     """
-    kinds = sorted({*KINDS, *(kind_of(each) for each in manifests if each["kind"] != "Namespace")})
+    apart = {(each.api_version, each.kind) for each in (NAMESPACES, CLAIMS)}
+    kinds = sorted({*KINDS, *map(kind_of, manifests)} - apart)
     objects, claims, spaces = [], [], []
     for namespace in namespaces(manifests):
         live = api.get(NAMESPACES, "", namespace)
@@ -85,7 +86,7 @@ def find(api: Api, manifests: Sequence[Manifest], *, data: bool) -> Removal:
         claims += [
             Found(CLAIMS, key(each), REST_STEP)
             for each in api.listed(CLAIMS, namespace).items
-            if key(each).name.startswith(prefixes)
+            if key(each).name.startswith(prefixes) or ours(each)
         ]
     objects.sort(key=lambda each: (-each.step, each.key))
     return Removal(tuple(objects), tuple(claims), tuple(spaces), data)

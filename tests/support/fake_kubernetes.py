@@ -226,8 +226,9 @@ class FakeKubernetes:
                 self.objects["persistentvolumeclaims", meta["namespace"], name] = {
                     "metadata": {"name": name, "namespace": meta["namespace"]}
                 }
-        for pod in [name for (kind, _, name) in self.objects if kind == "pods" and name.startswith(f"{meta['name']}-")]:
-            del self.objects["pods", meta["namespace"], pod]
+        mine = ("pods", meta["namespace"])
+        for pod in [k for k in self.objects if k[:2] == mine and k[2].startswith(f"{meta['name']}-")]:
+            del self.objects[pod]
         for number in range(replicas):
             name = f"{meta['name']}-{number}"
             self.objects["pods", meta["namespace"], name] = _pod(name, live, state)
