@@ -43,13 +43,13 @@ def replay_row(row: Row, titles: Sequence[str], thresholds: Mapping[str, float])
     Args:
         row: with an answer.
         titles: of the tiers in order.
-        thresholds: on the largest probability, by exit; an exit that is not named decides as it did.
+        thresholds: on the largest probability, by exit; an exit that is not named decides as it did. The
+            last exit has none.
     """
     steps, spent = _steps(row, titles), 0
     for number, step in enumerate(steps):
         threshold, answered = thresholds.get(step.exit or ""), number == len(steps) - 1
-        sure = threshold is not None and (step.confidence or 0.0) >= threshold
-        if sure and not (answered and row.reason == "final"):
+        if threshold is not None and (step.confidence or 0.0) >= threshold:
             return Outcome(step.exit, step.prediction, "confident", spent)
         spent += step.bytes_up or 0
         if answered and row.reason == "confident" and threshold is not None:
