@@ -34,7 +34,7 @@ def answers_plot(requests: pd.DataFrame) -> Figure:
         requests: as from `tables.requests_frame`.
     """
     runs = list(requests["run"].cat.categories)
-    figure = _figure(8.0, 1.5 + 0.5 * len(runs))
+    figure = new_figure(8.0, 1.5 + 0.5 * len(runs))
     axes = figure.add_subplot()
     legend: dict[str, Patch] = {}
     for place, run in enumerate(runs):
@@ -52,7 +52,7 @@ def answers_plot(requests: pd.DataFrame) -> Figure:
             left += width
     axes.set(yticks=range(len(runs)), yticklabels=runs, xlim=(0, 100), xlabel="share of the requests, %")
     axes.invert_yaxis()
-    _plain(axes, grid="x")
+    plain_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=4, frameon=False)
     return figure
@@ -74,7 +74,7 @@ def latency_plot(requests: pd.DataFrame) -> Figure:
     times = answered["latency_s"]
     # Over a wide range only the powers of ten find room for their numbers.
     subs = (1.0, 2.0, 5.0) if len(times) and times.max() < 30 * times.min() else (1.0,)
-    figure = _figure(max(5.5, 3.6 * columns), 0.6 + 3.0 * rows)
+    figure = new_figure(max(5.5, 3.6 * columns), 0.6 + 3.0 * rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, run in zip(panels, runs, strict=False):
         of_run = answered[answered["run"] == run]
@@ -89,7 +89,7 @@ def latency_plot(requests: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        _plain(axes, grid="x")
+        plain_axes(axes, grid="x")
         if len(of_run):
             axes.legend(loc="lower right", frameon=False)
     for axes in panels[len(runs) :]:
@@ -115,7 +115,7 @@ def accuracy_plot(requests: pd.DataFrame, exits: pd.DataFrame) -> Figure:
         saw = exits[exits["tier"] == tier]
         if len(saw) > len(groups[f"answers by {tier}"]):
             groups[f"exit of {tier}, on all it saw"] = saw
-    figure = _figure(8.0, 1.2 + (0.2 + 0.14 * len(runs)) * len(groups))
+    figure = new_figure(8.0, 1.2 + (0.2 + 0.14 * len(runs)) * len(groups))
     axes = figure.add_subplot()
     for number, run in enumerate(runs):
         offset = 0.0 if len(runs) == 1 else 0.56 * (number / (len(runs) - 1) - 0.5)
@@ -133,7 +133,7 @@ def accuracy_plot(requests: pd.DataFrame, exits: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("right, % (with 95 % Wilson interval)")
     axes.set_xlim(right=100.8)
-    _plain(axes, grid="x")
+    plain_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     if len(runs) > 1:
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -182,7 +182,8 @@ def _share_within(axes: Axes, seconds: pd.Series[float], **look: Any) -> None:
     axes.step(values[ends], 100 * (ends + 1) / len(values), where="post", **look)
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -191,7 +192,8 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _plain(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
+def plain_axes(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
+    """Take everything from axes but what is read."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)

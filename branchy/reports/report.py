@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from branchy.errors import MissingExtraError, UsageError
 from branchy.reports import plots
 from branchy.reports.csv import Results, read_csv
+from branchy.reports.folder import make_folder, write_files
 from branchy.reports.page import page
 from branchy.reports.tables import Table, by_exit, by_tier_and_reason, exits_frame, overview, requests_frame
 from branchy.reports.text import text_table
@@ -63,7 +63,7 @@ def report(paths: Sequence[Path], out: Path | None) -> Report:
         name: read_csv(path) for name, path in tqdm(names.items(), desc="reading", unit="file", leave=False, delay=0.5)
     }
     if out is not None:
-        _make(out)
+        make_folder(out, "a report")
     requests, exits = requests_frame(runs), exits_frame(runs)
     tables = (overview(runs), by_tier_and_reason(requests), by_exit(exits))
     return Report(tables, () if out is None else tuple(_write(out, runs, tables, requests, exits)))
@@ -85,8 +85,8 @@ def name_runs(paths: Sequence[Path]) -> dict[str, Path]:
 
 def _write(
     out: Path, runs: Mapping[str, Results], tables: Sequence[Table], requests: pd.DataFrame, exits: pd.DataFrame
-) -> Iterator[Path]:
-    """Draw and write everything; yields the files, the page first."""
+) -> list[Path]:
+    """Draw and write everything; the page comes first."""
     draw: dict[str, tuple[str, str, Callable[[], Figure]]] = {
         "answers.png": ("Who answered, and why", ANSWERS, lambda: plots.answers_plot(requests)),
         "latency.png": ("How fast", LATENCY, lambda: plots.latency_plot(requests)),
@@ -98,16 +98,5 @@ def _write(
         files[name] = plots.png(plot())
         shown[heading] = (about, files[name])
     about = f"{', '.join(str(run.path) for run in runs.values())}; branchy {version('branchy')}"
-    files = {PAGE: page("Results of branchy", about, shown, tables).encode(), **files}
-    for name, content in files.items():
-        partial = out / f".{name}.partial"
-        partial.write_bytes(content)
-        yield partial.replace(out / name)
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise UsageError(f"cannot write a report to {out}: {error.strerror}; name another directory") from None
+    html = page("Results of branchy", about, shown, tables).encode()
+    return write_files(out, {PAGE: html, **files})
