@@ -9,11 +9,11 @@ from pathlib import Path
 import manifests
 import pytest
 import yaml
-from deploy_ways import Kubectl, Scripts, ServerSide, Way
+from deploy_ways import Deploy, Kubectl, Scripts, ServerSide, Way
 from go_programs import KEDA, fetch_module
 from live_cluster import NAMESPACES, Cluster, NoClusterError, find_cluster, until
 
-WAYS: tuple[type[Way], ...] = (Kubectl, ServerSide, Scripts)
+WAYS: tuple[type[Way], ...] = (Kubectl, ServerSide, Scripts, Deploy)
 EDGE = "branchy.io/site"
 TABLE = pytest.StashKey[list[tuple[str, ...]]]()
 CLAIM = """apiVersion: v1

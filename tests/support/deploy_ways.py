@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,3 +81,26 @@ class Scripts(Way):
 
     def delete(self, overlay: str, *, data: bool) -> str:
         return self.said("sh", "delete.sh", overlay.removeprefix("overlays/"), *["--data"][: int(data)])
+
+
+class Deploy(Way):
+    """`branchy deploy`."""
+
+    def apply(self, overlay: str) -> str:
+        return self._said("apply", overlay, "--timeout", f"{WAIT_S:g}")
+
+    def plan(self, overlay: str) -> str:
+        """What `apply` would change."""
+        return self._said("plan", overlay)
+
+    def status(self, overlay: str) -> str:
+        """How all of it is."""
+        return self._said("status", overlay)
+
+    def delete(self, overlay: str, *, data: bool) -> str:
+        return self._said("delete", overlay, "--yes", *["--data"][: int(data)])
+
+    def _said(self, verb: str, overlay: str, *flags: str) -> str:
+        command = str(Path(sys.executable).parent / "branchy")
+        where = ["--context", self.cluster.context, "--overlay", str(self.k8s / overlay)]
+        return self.said(command, "deploy", verb, *where, *flags)
