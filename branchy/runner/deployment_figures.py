@@ -22,7 +22,6 @@ class Figures:
         oldest_waiting_s: age of the request that waits longest to be computed.
         breakers_open: replicas of which nothing goes up but probes.
         models: digests of the bundles that they serve.
-        lag: requests in their topic that they have not settled; None where they do not tell.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -31,7 +30,6 @@ class Figures:
     oldest_waiting_s: float = 0.0
     breakers_open: int = 0
     models: frozenset[str] = frozenset()
-    lag: int | None = None
 
     def shares(self) -> Mapping[str, float]:
         """Per cent of the answers by reason, the most frequent first; those that there are."""
@@ -92,5 +90,4 @@ def figures(pages: Sequence[str]) -> Figures:
         oldest_waiting_s=oldest_s,
         breakers_open=total["branchy_breaker_open"],
         models=frozenset(models - {""}),
-        lag=total.get("branchy_lag_requests"),
     )

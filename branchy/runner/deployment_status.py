@@ -26,6 +26,9 @@ from branchy.errors import ClusterError
 from branchy.runner.deployment import SELECTED
 from branchy.runner.deployment_figures import Figures, figures
 
+NO_LAG = "the topic's lag cannot be asked from here"
+"""Brokers tell it to clients inside the cluster alone: their names lead nowhere outside."""
+
 
 class Status(NamedTuple):
     """How a deployment is: whether all of it runs, and lines for a person."""
@@ -110,8 +113,7 @@ def _told(found: Figures, wanted: str | None) -> Iterator[str]:
     half, most = found.latency_s(0.5), found.latency_s(0.99)
     if half is not None and most is not None:
         yield f"latency: p50 {_ms(half)}, p99 {_ms(most)}"
-    lag = "its topic's lag is not told" if found.lag is None else f"lag of its topic {found.lag}"
-    yield f"{lag}; {found.waiting} under way, the oldest waits {1e3 * found.oldest_waiting_s:.0f} ms"
+    yield f"{found.waiting} under way, the oldest waits {1e3 * found.oldest_waiting_s:.0f} ms; {NO_LAG}"
     if found.breakers_open:
         yield f"circuit breaker open at {found.breakers_open}: the tier in front does not answer in time"
     others = sorted(found.models - {wanted})

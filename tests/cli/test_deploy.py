@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -96,3 +97,12 @@ def test_a_bundle_on_a_volume_is_named_by_its_digest(run, kubernetes, toy_bundle
     assert {"name": "BUNDLE_DIGEST", "value": toy_bundle.digest} in first["env"]
     (volume,) = [each for each in pod["volumes"] if each["name"] == "bundle"]
     assert volume["persistentVolumeClaim"]["claimName"] == "models"
+
+
+@pytest.mark.parametrize("missing", ["kubernetes", "yaml"])
+def test_without_its_extra_it_says_what_to_install(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; from branchy.cli.main import main; main()"
+    line = [sys.executable, "-c", code, "deploy", "status"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    words = "branchy: branchy deploy needs an optional part; install it with: pip install 'branchy[deploy]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", words)

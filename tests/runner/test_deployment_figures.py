@@ -31,12 +31,6 @@ def test_a_latency_above_the_last_bound_is_told_as_such_and_none_without_answers
     assert Figures().latency_s(0.5) is None
 
 
-def test_the_lag_is_none_where_no_replica_tells_it():
-    assert figures([page(1.0)]).lag is None
-    lagging = '# TYPE branchy_lag_requests gauge\nbranchy_lag_requests{tier="edge"} 4\n'
-    assert figures([lagging, lagging]).lag == 8
-
-
 @pytest.mark.parametrize("text", ["<html>", 'a{b="c"} d', "x{"])
 def test_a_page_that_is_something_else_is_refused(text):
     with pytest.raises(ClusterError, match="Prometheus"):

@@ -35,7 +35,7 @@ def test_brokers_topics_and_tiers_are_told_with_what_the_tiers_say(deployed):
     assert [line.strip() for line in found.lines[edge + 1 : edge + 5]] == [
         "answers: 40 (confident 75.0 %, front 22.5 %, timeout 2.5 %)",
         "latency: p50 10.0 ms, p99 98.2 ms",
-        "its topic's lag is not told; 2 under way, the oldest waits 250 ms",
+        "2 under way, the oldest waits 250 ms; the topic's lag cannot be asked from here",
         "circuit breaker open at 1: the tier in front does not answer in time",
     ]
 
