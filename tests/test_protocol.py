@@ -2,7 +2,6 @@
 
 import json
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +17,7 @@ from branchy.transport.kafka.addresses import KafkaAddress, reply_headers
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 WORDS = set(re.findall(r"`([^`\n]+)`", TEXT))
-STAMP = wire.Stamp("an-id", "/test", datetime(2026, 1, 2, tzinfo=UTC))
+STAMP = wire.Stamp("an-id", "/test", 1767312000.0)
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 

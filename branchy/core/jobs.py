@@ -145,9 +145,9 @@ class WorkQueue:
 
         Of a slow stage it holds fewer than `most`, so that what comes meanwhile waits for `BATCH_S` only.
         """
-        ready = [(position, group.first, group) for (_, position), group in self._groups.items() if group.waiting]
-        if not ready:
+        if not self._waiting:
             return []
+        ready = [(position, group.first, group) for (_, position), group in self._groups.items() if group.waiting]
         group = min(ready, key=lambda one: one[:2])[2]
         if group.item_s > 0.0:
             most = min(most, max(1, int(BATCH_S / group.item_s)))

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from branchy.core.cascade import Array, ExitSettings, PolicyName
 
+_NOTHING = -800.0
+"""exp of it is 0 in float64."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -36,11 +39,11 @@ def probabilities(logits: Array, temperature: float = 1.0) -> NDArray[np.float64
         (..., classes), each row summing to 1.
     """
     scaled = np.array(logits, dtype=np.float64)
-    scaled -= scaled.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # to minus infinity, for a tiny T: probability 0
-        scaled /= temperature
+    scaled -= np.maximum.reduce(scaled, axis=-1, keepdims=True)
+    np.maximum(scaled, _NOTHING * temperature, out=scaled)  # so that no tiny T makes the division overflow
+    scaled /= temperature
     np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=-1, keepdims=True)
+    scaled /= np.add.reduce(scaled, axis=-1, keepdims=True)
     return np.asarray(scaled)
 
 
@@ -59,7 +62,7 @@ def score(probs: NDArray[np.float64], policy: PolicyName) -> NDArray[np.float64]
         # Rounding must not put it above ln classes: at that threshold every sample leaves.
         return np.asarray(np.clip(nats, 0.0, math.log(probs.shape[-1])))
     if policy == "max_prob":
-        return np.asarray(probs.max(axis=-1))
+        return np.asarray(np.maximum.reduce(probs, axis=-1))
     top = np.partition(probs, -2, axis=-1)
     return np.asarray(top[..., -1] - top[..., -2])
 

@@ -1,7 +1,8 @@
 """What goes into the tier machine and what comes out of it: events and effects, as plain records.
 
 Tokens, addresses and correlations are opaque: the machine only hands them back.
-Times are seconds on the caller's monotonic clock.
+Times are seconds on the caller's monotonic clock. Nobody changes a record; they are not frozen, as making a
+frozen one takes three times as long, and a message makes ten.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Address = Hashable
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Came:
     """A request came that could be read; `age_s` is how long it waited in the queue."""
 
@@ -30,7 +31,7 @@ class Came:
     age_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Malformed:
     """Something came that is no request; `request` is its id where one could be read."""
 
@@ -42,7 +43,7 @@ class Malformed:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Computed:
     """A batch was run.
 
@@ -62,7 +63,7 @@ class Computed:
     failures: Mapping[int, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForwardEncoded:
     """A forward was encoded: how many bytes (headers and body) go up."""
 
@@ -70,7 +71,7 @@ class ForwardEncoded:
     bytes_up: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FrontAnswered:
     """An answer came from the front; None when what came could not be read."""
 
@@ -78,7 +79,7 @@ class FrontAnswered:
     answer: Answer | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForwardFailed:
     """A forward did not reach the front's brokers."""
 
@@ -86,14 +87,14 @@ class ForwardFailed:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Acknowledged:
     """The broker has the answer or dead letter of that token."""
 
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SendFailed:
     """The broker has not the answer or dead letter of that token; `permanent` when trying again cannot help."""
 
@@ -102,7 +103,7 @@ class SendFailed:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TakenAway:
     """These tokens go to another replica; with `lost` they are gone already."""
 
@@ -110,14 +111,14 @@ class TakenAway:
     lost: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BackFull:
     """The back sender's queue is full, or has room again."""
 
     full: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drain:
     """Stop taking requests and settle what there is (SIGTERM)."""
 
@@ -140,7 +141,7 @@ Event = (
 # --- effects ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submit:
     """Run one stage on a batch; `Computed` comes back with the same number."""
 
@@ -150,7 +151,7 @@ class Submit:
     inputs: Sequence[Array | EncodedSample]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
     """Send a request to the front under a fresh correlation; its float tensors travel as `uplink` says."""
 
@@ -159,7 +160,7 @@ class Forward:
     uplink: Uplink
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SendAnswer:
     """Answer a request. With a token, terminal: its delivery report is reported back; None is a courtesy."""
 
@@ -170,7 +171,7 @@ class SendAnswer:
     traceparent: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeadLetter:
     """Send the delivery as it came to the dead letters, with why. Terminal; its report is reported back."""
 
@@ -179,7 +180,7 @@ class DeadLetter:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forget:
     """This replica is done with the token without an answer. Terminal.
 
@@ -191,24 +192,24 @@ class Forget:
     superseded: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
     """The token's answer or dead letter is acknowledged by the broker: it may be committed."""
 
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pause:
     """Take no more requests for now."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resume:
     """Take requests again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PurgeFront:
     """Drop the forwards that have not reached a broker: they would only arrive stale."""
 

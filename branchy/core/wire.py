@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
@@ -55,11 +56,11 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What makes an event unique: a fresh id, who sends it, and when (UTC). Given by the caller, who has a clock."""
+    """What makes an event unique: a fresh id, who sends it, and when (Unix time). The caller has the clock."""
 
     id: str
     source: str
-    time: datetime
+    time_s: float
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------
@@ -196,9 +197,20 @@ def _event_headers(kind: str, content_type: str, stamp: Stamp) -> list[tuple[str
         ("ce_id", stamp.id.encode()),
         ("ce_source", stamp.source.encode()),
         ("ce_type", kind.encode()),
-        ("ce_time", stamp.time.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+        ("ce_time", _timestamp(stamp.time_s).encode()),
         ("content-type", content_type.encode()),
     ]
+
+
+def _timestamp(time_s: float) -> str:
+    """RFC 3339, in UTC, to the millisecond before."""
+    second, ms = divmod(int(time_s * 1e3), 1000)
+    return f"{_date_and_time(second)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _date_and_time(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _read_headers(headers: Headers) -> dict[str, str]:

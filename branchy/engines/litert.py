@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -21,14 +21,28 @@ there are few; and no batch is padded, as a convolution costs the same a sample 
 """
 
 
-class _Runner(Protocol):
-    """LiteRT's signature runner: tensors in and (copied) out, by name."""
+class _Runner:
+    """An interpreter for one batch size. LiteRT's own signature runner plans the memory anew with each call."""
 
-    def __call__(self, **inputs: Array) -> dict[str, Array]: ...
+    def __init__(self, model: bytes, threads: int) -> None:
+        self._interpreter = Interpreter(model_content=model, num_threads=threads)
+        signature = self._interpreter.get_signature_runner()
+        self.inputs: Mapping[str, Mapping[str, Any]] = signature.get_input_details()
+        self.outputs: Mapping[str, Mapping[str, Any]] = signature.get_output_details()
 
-    def get_input_details(self) -> dict[str, dict[str, Any]]: ...
+    def prepare(self, size: int) -> _Runner:
+        """Plan the memory for batches of `size`."""
+        for detail in self.inputs.values():
+            self._interpreter.resize_tensor_input(detail["index"], [size, *detail["shape"][1:]])
+        self._interpreter.allocate_tensors()
+        return self
 
-    def get_output_details(self) -> dict[str, dict[str, Any]]: ...
+    def __call__(self, batch: Array) -> dict[str, Array]:
+        """The outputs, copied, by name."""
+        for detail in self.inputs.values():
+            self._interpreter.set_tensor(detail["index"], batch)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(detail["index"]) for name, detail in self.outputs.items()}
 
 
 class LiteRTEngine:
@@ -42,13 +56,13 @@ class LiteRTEngine:
         """
         self.stage = stage
         self._threads = threads
-        self._runners: dict[int, _Runner] = {}
         try:
             self._model = path.read_bytes()
-            runner = self._runner(1)
+            runner = _Runner(self._model, threads)
         except (OSError, ValueError, RuntimeError) as error:
             raise EngineError(f"stage {stage.name}: LiteRT cannot load {path}: {_line(error)}") from None
-        check_ports(stage, _ports(runner.get_input_details()), _ports(runner.get_output_details()))
+        check_ports(stage, _ports(runner.inputs), _ports(runner.outputs))
+        self._runners = {1: runner.prepare(1)}
 
     def run(self, batch: Array) -> Mapping[str, Array]:
         """Run one batch; see `Engine.run`."""
@@ -56,7 +70,7 @@ class LiteRTEngine:
         parts = []
         try:
             for size, part in _parts(batch):
-                parts.append(self._runner(size)(**{self.stage.input.name: part}))
+                parts.append(self._runner(size)(part))
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"stage {self.stage.name}: LiteRT failed: {_line(error)}") from None
         if len(parts) == 1:
@@ -71,8 +85,7 @@ class LiteRTEngine:
     def _runner(self, size: int) -> _Runner:
         runner = self._runners.get(size)
         if runner is None:
-            interpreter = Interpreter(model_content=self._model, num_threads=self._threads)
-            runner = self._runners[size] = interpreter.get_signature_runner()
+            runner = self._runners[size] = _Runner(self._model, self._threads).prepare(size)
         return runner
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from datetime import UTC, datetime
 
 from branchy.core.wire import Stamp
 
@@ -43,4 +42,4 @@ class Stamper:
 
     def __call__(self) -> Stamp:
         """A stamp with a fresh id and the time now."""
-        return Stamp(id=uuid7(), source=self.source, time=datetime.now(UTC))
+        return Stamp(uuid7(), self.source, time.time())

@@ -30,7 +30,7 @@ class Executor:
     Args:
         engines: by (digest, stage); used by one thread at a time from now on, closed with this.
         decode: an encoded sample to what the first stage takes; raises `DatasetError`.
-        report: takes each `Computed`, called by the thread that ran it.
+        report: takes each `Computed` of the thread, called by it.
         clock: monotonic, in seconds; the tier machine's own.
     """
 
@@ -51,12 +51,12 @@ class Executor:
         self._thread = threading.Thread(target=self._loop, name="executor", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Submit) -> None:
-        """Run a batch; `Computed` is reported when it is done, whatever becomes of it."""
+    def submit(self, work: Submit) -> Computed | None:
+        """Run a batch: a quick one now, and return what came of it; a slow one is reported when it is done."""
         if len(work.inputs) * self._sample_s.get((work.model, work.stage), QUICK_S) < QUICK_S:
-            self._report(self._run(work))
-        else:
-            self._work.put(work)
+            return self._run(work)
+        self._work.put(work)
+        return None
 
     @property
     def busy_s(self) -> float:
@@ -81,7 +81,7 @@ class Executor:
         outputs: Mapping[str, Array] = {}
         if inputs:
             try:
-                outputs = self._engines[work.model, work.stage].run(np.stack(inputs))
+                outputs = self._engines[work.model, work.stage].run(np.array(inputs))
             except Exception as error:  # whatever a model raises fails its batch, never the tier
                 if not isinstance(error, BranchyError):
                     log.exception("stage %s failed on a batch of %d", work.stage, len(inputs))

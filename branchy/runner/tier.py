@@ -35,8 +35,8 @@ DRAIN_S = 10.0
 """How long a tier that is told to stop waits for its last acknowledgements."""
 LOOK_AGAIN_S = 0.05
 """How often a full send queue is tried again."""
-TURNS = 4
-"""Most turns in a row of a thread that brought an event: it has work of its own, such as running the model."""
+TURNS = 2
+"""Most turns in a row of a thread that brought an event, and most quick batches a turn: it has work of its own."""
 DEAD_LOGGED = 100
 """So many dead letters are logged one by one, then each so-many-th: a flood of garbage must not flood the log."""
 
@@ -108,12 +108,13 @@ class Tier:
         # to a broker, and what comes between two of them into one each.
         self._unsent_up: list[tuple[bytes, tr.Message]] = []
         self._unsent: deque[tuple[ev.SendAnswer | ev.DeadLetter, tr.Message | None]] = deque()
+        self._computed: deque[ev.Computed] = deque()
         self._back_full = False
         self._leaving: list[tr.Revoked] = []
         self._stopping_since: float | None = None
         self._breaker_epoch = 0
         self._effects: Mapping[type, Callable[[Any], None]] = {
-            ev.Submit: lambda effect: self._executor.submit(effect),
+            ev.Submit: self._submit,
             ev.Forward: self._forward,
             ev.SendAnswer: self._answer,
             ev.DeadLetter: lambda effect: self._unsent.append((effect, None)),
@@ -208,12 +209,25 @@ class Tier:
         """Take these events, let time pass, and do what the machine says."""
         for event in events:
             self._take(event)
-        self._do(self.machine.advance(self._clock()))
-        self._send_up()
-        self._send_back()
+        self._advance()
+        for _ in range(TURNS):
+            if not self._computed:
+                break
+            self._handle(self._computed.popleft())
+            self._advance()
+        self._inbox.extend(self._computed)  # the rest has a turn of its own
+        self._computed.clear()
         self._let_go()
         if self.machine.way_up.breaker.epoch != self._breaker_epoch:
             self._say_breaker()
+
+    def _advance(self) -> None:
+        """Let time pass, and send together what came of it and of the events before."""
+        self._do(self.machine.advance(self._clock()))
+        if self._unsent_up:
+            self._send_up()
+        if self._unsent or self._back_full:
+            self._send_back()
 
     @property
     def wait_s(self) -> float | None:
@@ -304,6 +318,11 @@ class Tier:
     def _do(self, effects: list[ev.Effect]) -> None:
         for effect in effects:
             self._effects[type(effect)](effect)
+
+    def _submit(self, effect: ev.Submit) -> None:
+        computed = self._executor.submit(effect)
+        if computed is not None:
+            self._computed.append(computed)
 
     def _forward(self, effect: ev.Forward) -> None:
         front = self._front

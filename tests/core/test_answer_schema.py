@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +16,7 @@ from branchy.errors import WireError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "answer.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-STAMP = wire.Stamp("an-id", "/test", datetime(2026, 1, 2, tzinfo=UTC))
+STAMP = wire.Stamp("an-id", "/test", 1767312000.0)
 
 HOP = Hop("edge", "edge", 1, 0.75, 0.1, 0.2, 0.3, 0)
 LABELLED = Answer("r", "ok", "confident", "edge", "m", "one", 1, 0.75, (0.25, 0.75), "edge", (HOP,))

@@ -7,7 +7,6 @@ import queue
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +296,7 @@ def test_only_the_operator_gives_rights(granted, toy_bundle):
 def test_a_reply_address_that_cannot_be_is_refused_and_settled(granted, toy_bundle, tiers, address, expected):
     name = f"astray-{next(runs)}"
     request = Request(name, toy_bundle.digest, "edge", 20_000.0, {"sample": one_sample(sure=True)})
-    headers, body = wire.encode_request(request, wire.Stamp("event", "/test", datetime.now(UTC)))
+    headers, body = wire.encode_request(request, wire.Stamp("event", "/test", time.time()))
     with (
         closing(KafkaLink(settings_of(granted.users, "device"), "back")) as link,
         closing(link.sender(lambda *_: None, message_timeout_s=WAIT_S, queue_limit=10)) as sender,

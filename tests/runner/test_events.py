@@ -1,7 +1,6 @@
 import os
 import re
 import time
-from datetime import UTC, datetime, timedelta
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -55,13 +54,12 @@ def test_a_traceparent_is_valid_and_fresh():
     assert first.split("-")[1] != second.split("-")[1]
 
 
-def test_a_stamper_stamps_each_event_with_a_fresh_id_its_source_and_utc():
+def test_a_stamper_stamps_each_event_with_a_fresh_id_its_source_and_the_time():
     stamper = Stamper("/branchy/lenet/device")
     first, second = stamper(), stamper()
     assert first.id != second.id
     assert first.source == second.source == "/branchy/lenet/device"
-    assert first.time.tzinfo is UTC
-    assert abs(datetime.now(UTC) - first.time) < timedelta(minutes=1)
+    assert abs(time.time() - first.time_s) < 60
 
 
 def test_a_forked_child_makes_other_ids_than_its_parent():

@@ -43,8 +43,7 @@ def bench() -> Iterator[tuple[Executor, queue.SimpleQueue, Doubling]]:
 
 def computed(bench, *inputs):
     executor, done, _ = bench
-    executor.submit(Submit(5, "m", "edge", inputs))
-    return done.get(timeout=20)
+    return executor.submit(Submit(5, "m", "edge", inputs)) or done.get(timeout=20)
 
 
 def test_a_batch_is_stacked_run_and_reported_with_its_number_and_times(bench):
@@ -95,9 +94,10 @@ def test_what_is_known_to_be_quick_is_run_by_the_caller_and_the_rest_by_the_thre
 
     ticks = itertools.count()
     executor = Executor({("m", "edge"): Engine()}, decode, done.put, clock=lambda: next(ticks) * took_s)
-    for _ in range(2):
-        executor.submit(Submit(5, "m", "edge", [np.asarray([1.0])]))
-        done.get(timeout=20)
+    for by_thread in (True, not by_caller):
+        at_once = executor.submit(Submit(5, "m", "edge", [np.asarray([1.0])]))
+        assert (at_once is None) == by_thread
+        assert (at_once or done.get(timeout=20)).work == 5
     executor.close()
     assert threads == ["executor", threading.current_thread().name if by_caller else "executor"]
 

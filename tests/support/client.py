@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
-from datetime import UTC, datetime
+import time
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Client:
         number = f"q{next(self.ids)}"
         fields = {"id": number, "model": self.model, "stage": to, "budget_ms": budget_ms, "payload": payload}
         request = Request(**{**fields, **changes})
-        headers, body = wire.encode_request(request, wire.Stamp("event", "/test", datetime.now(UTC)))
+        headers, body = wire.encode_request(request, wire.Stamp("event", "/test", time.time()))
         self.put(Message(headers, body), to=to, correlation=request.id.encode())
         return request.id
 

@@ -9,7 +9,6 @@ import json
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from random import Random
 
 import numpy as np
@@ -21,7 +20,7 @@ from branchy.transport.base import Message
 
 Headers = list[tuple[str, bytes]]
 
-STAMP = wire.Stamp("event", "/test", datetime(2026, 1, 1, tzinfo=UTC))
+STAMP = wire.Stamp("event", "/test", 1767225600.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ value's length, the value), and the body: so a mutation of a seed keeps most of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from random import Random
 from typing import Literal, NamedTuple, get_args
 
@@ -23,7 +22,7 @@ NAMES = (
     *("ce_type", "content-type", "branchy-request", "branchy-model", "branchy-stage", "branchy-budget-ms"),
     *("traceparent", "ce_id", "ce_source", "ce_specversion", "ce_time", "x"),
 )
-STAMP = wire.Stamp("event", "/test", datetime(2026, 1, 1, tzinfo=UTC))
+STAMP = wire.Stamp("event", "/test", 1767225600.0)
 
 
 class Parts(NamedTuple):
