@@ -100,7 +100,7 @@ def by_set(pods: Sequence[Manifest]) -> dict[str, set[str]]:
 def test_an_overlay_comes_stays_changes_pod_by_pod_and_goes(cluster, way, name, table, kustomize, tmp_path):
     overlay = f"overlays/{name}"
     manifests = render(kustomize, way.k8s / overlay)
-    spaces, clock = namespaces(manifests), Clock()
+    clock = Clock()
 
     way.apply(overlay)
     laps = [clock.lap()]
@@ -117,7 +117,7 @@ def test_an_overlay_comes_stays_changes_pod_by_pod_and_goes(cluster, way, name, 
     lows = change(cluster, way, overlay, pods, kustomize, tmp_path)
     laps.append(clock.lap())
 
-    delete(way, spaces)
+    delete(way, manifests)
     laps.append(clock.lap())
     least = ", ".join(sorted({f"{low} of {size}" for low, size in lows}))
     table.append((type(way).__name__, name, str(len(manifests)), str(len(pods)), *laps, least))
@@ -155,10 +155,12 @@ def change(
     return [(lows[key], len(uids)) for key, uids in before.items()]
 
 
-def delete(way: Way, spaces: Sequence[str]) -> None:
+def delete(way: Way, manifests: Sequence[Manifest]) -> None:
     """Nothing stays but the brokers' disks and what they are in; told to, those go too."""
-    cluster = way.cluster
+    cluster, spaces = way.cluster, namespaces(manifests)
     disks = {("PersistentVolumeClaim", f"data-kafka-{number}") for number in range(3)}
+    if way.keeps_claims:
+        disks |= {label(each)[1:] for each in manifests if each["kind"] == "PersistentVolumeClaim"}
     if way.keeps_disks:
         way.delete("overlays/changed", data=False)
         for left in [partial(cluster.left, space) for space in spaces]:

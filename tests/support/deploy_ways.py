@@ -26,6 +26,8 @@ class Way:
     """Whether applying again makes a job again that is there."""
     keeps_disks = True
     """Whether it deletes without the brokers' disks too."""
+    keeps_claims = False
+    """Whether with those also the claims that an overlay has itself."""
 
     def apply(self, overlay: str) -> str:
         """Bring it; wait for it where the way does."""
@@ -85,6 +87,8 @@ class Scripts(Way):
 
 class Deploy(Way):
     """`branchy deploy`."""
+
+    keeps_claims = True
 
     def apply(self, overlay: str) -> str:
         return self._said("apply", overlay, "--timeout", f"{WAIT_S:g}")
