@@ -117,7 +117,7 @@ class _Applying:
         """What an error half-way leaves behind, and how to go on."""
         if not self.done:
             return "nothing was applied"
-        return f"{len(self.done)} objects were applied and stay; the same command goes on from there"
+        return f"objects applied so far: {len(self.done)}; they stay, and the same command goes on from there"
 
     def _apply(self, manifest: Manifest, action: Action) -> None:
         own, resource = key(manifest), self.resources[kind_of(manifest)]

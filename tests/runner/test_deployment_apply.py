@@ -54,6 +54,11 @@ def test_a_job_is_made_anew_before_what_needs_it_and_one_that_runs_is_not_stoppe
     assert deployed.fake.applied == ["Job/topics"]
     assert "replaced Job topics in branchy" in deployed.said
     assert deployed.fake.get("jobs", "device")["spec"]["suspend"] is False
+    (device,) = [each for each in deployed.objects if key(each).name == "device"]
+    device["spec"]["backoffLimit"] = 5
+    deployed.apply()
+    changed = deployed.fake.get("jobs", "device")["spec"]
+    assert (changed["suspend"], changed["backoffLimit"]) == (False, 5)
 
 
 def test_settings_of_before_go_when_all_is_ready(deployed):
@@ -89,7 +94,7 @@ def test_what_does_not_get_ready_in_time_is_named_with_why_and_what_stands(deplo
         deployed.apply(timeout_s=60)
     assert str(caught.value) == (
         "not ready within 60 s: StatefulSet edge-tier in branchy (0 of 1 ready): edge-tier-0: ImagePullBackOff: "
-        'Back-off pulling image "b:2"; 23 objects were applied and stay; the same command goes on from there'
+        'Back-off pulling image "b:2"; objects applied so far: 23; they stay, and the same command goes on from there'
     )
     deployed.fake.broken.clear()
     deployed.fake.settle(deployed.fake.get("statefulsets", "edge-tier"))
@@ -164,7 +169,9 @@ def test_what_the_server_refuses_half_way_says_what_stands_and_the_same_again_go
         return original(manifest, query)
 
     deployed.fake.apply = refuse
-    with pytest.raises(ClusterError, match=r"^StatefulSet fog-tier in branchy: .*403: exceeded quota; 21 objects were"):
+    with pytest.raises(
+        ClusterError, match=r"^StatefulSet fog-tier in branchy: .*403: exceeded quota; objects applied so far: 21;"
+    ):
         deployed.apply()
     deployed.fake.apply = original
     deployed.apply()
@@ -173,7 +180,7 @@ def test_what_the_server_refuses_half_way_says_what_stands_and_the_same_again_go
 
 def test_what_is_refused_once_its_namespace_is_there_leaves_an_empty_one(deployed):
     deployed.fake.fail("PATCH", "/services/kafka", 422, "spec.ports: Invalid value", times=99)
-    with pytest.raises(ClusterError, match=r"Service kafka in branchy: .*Invalid value; 1 objects were applied"):
+    with pytest.raises(ClusterError, match=r"Service kafka in branchy: .*Invalid value; objects applied so far: 1;"):
         deployed.apply()
     assert set(deployed.fake.objects) == {("namespaces", "", "branchy")}
 
