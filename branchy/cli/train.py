@@ -24,6 +24,20 @@ import click
 @click.option("--validation-split", type=float, default=0.2, show_default=True, help="Share kept out of training.")
 @click.option("--exit-weights", metavar="W,W,...", help="Weight of each exit's loss.  [default: all 1]")
 @click.option(
+    "--class-weights", type=click.Choice(["none", "balanced"]), help="Same say for each class.  [default: none]"
+)
+@click.option("--augment", metavar="NAMES", help="flip, shift, erase, brightness, contrast; with commas between.")
+@click.option("--schedule", type=click.Choice(["constant", "cosine", "step"]), help="Of the rate.  [default: constant]")
+@click.option("--warmup-epochs", type=float, metavar="N", help="The learning rate rises over so many.  [default: 0]")
+@click.option(
+    "--distill", metavar="W[,T]", help="The last exit teaches the others: weight, temperature.  [default: no]"
+)
+@click.option("--mixed-precision", type=click.Choice(["auto", "on", "off"]), help="float16 on a GPU.  [default: auto]")
+@click.option("--stop-on", type=click.Choice(["cascade", "loss"]), help="Which epoch is best.  [default: cascade]")
+@click.option("--patience", type=int, metavar="N", help="Epochs without a better one before the end.  [default: 5]")
+@click.option("--resume", is_flag=True, help="Go on from OUT.checkpoint, where a training was ended.")
+@click.option("--log-dir", type=click.Path(path_type=Path), help="History as CSV and for TensorBoard, epoch by epoch.")
+@click.option(
     "--policy",
     type=click.Choice(["max_prob", "margin", "entropy"]),
     default="max_prob",
@@ -45,6 +59,8 @@ def command(
     exit_weights: str | None,
     threshold: tuple[str, ...],
     target_share: str | None,
+    augment: str | None,
+    distill: str | None,
     **flags: Any,
 ) -> None:
     """Train a model with early exits on DATASET, cut it into a stage a tier, and write the bundle.
@@ -52,14 +68,23 @@ def command(
     DATASET is a folder with one sub-folder of images a class, an .npz file, or one of digits,
     fashion-mnist, mnist, cifar10.
     """
+    from dataclasses import fields
+
     from branchy.core.cascade import parse_thresholds
+    from branchy.runner.recipe import Recipe
     from branchy.runner.training import TrainOptions, train
     from branchy.runner.training_summary import summary_lines
 
+    recipe = {
+        **{field.name: flags.pop(field.name) for field in fields(Recipe) if field.name in flags},
+        "augment": tuple(name.strip() for name in augment.split(",")) if augment else None,
+        "distill": _numbers("--distill", distill),
+    }
     options = TrainOptions(
         dataset,
         tiers=tuple(name.strip() for name in tiers.split(",")) if tiers else None,
         exit_weights=_numbers("--exit-weights", exit_weights),
+        recipe=Recipe(**{name: value for name, value in recipe.items() if value is not None}),
         thresholds=parse_thresholds(threshold),
         target_share=_numbers("--target-share", target_share),
         command=_command_line(),

@@ -28,9 +28,17 @@ class ArraySamples:
 
     def read(self, index: int) -> Array:
         """One sample; the arrays are numbered one after the other."""
+        return images.resize(self._at(index), self.size)
+
+    def raw(self, index: int) -> bytes:
+        """One sample's values before it is resized."""
+        return self._at(index).tobytes()
+
+    def _at(self, index: int) -> Array:
         for array in self.arrays:
             if index < len(array):
-                return images.resize(array[index], self.size)
+                sample: Array = array[index]
+                return sample
             index -= len(array)
         raise IndexError(index)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,9 @@ class Samples(Protocol):
 
     def read(self, index: int) -> Array:
         """One sample, (height, width, channels) of the data set's dtype; raises `DatasetError`."""
+
+    def raw(self, index: int) -> bytes:
+        """What that sample is read from: a file's bytes, or an array's values; raises `DatasetError`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ class Part:
     def read(self, positions: Indices) -> tuple[Array, Indices]:
         """Samples (k, height, width, channels) and class indices (k,) at k >= 1 positions."""
         return np.stack([self[int(p)][0] for p in positions]), self.labels[positions]
+
+    def digest(self) -> str:
+        """SHA-256 of what the samples are read from and of their labels, in order; raises `DatasetError`."""
+        found = hashlib.sha256()
+        for index, label in zip(self.indices.tolist(), self.labels.tolist(), strict=True):
+            raw = self.samples.raw(index)
+            found.update(f"{index} {label} {len(raw)} ".encode())
+            found.update(raw)
+        return found.hexdigest()
 
     def batches(self, size: int) -> Iterator[tuple[Array, Indices]]:
         """The whole part in order, `size` samples in memory at a time (the last batch may be smaller)."""

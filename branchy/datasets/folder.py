@@ -40,6 +40,13 @@ class FileSamples:
         except DatasetError as error:
             raise DatasetError(f"{self.paths[index]}: {error}") from None
 
+    def raw(self, index: int) -> bytes:
+        """One file as it is; raises `DatasetError` naming it."""
+        try:
+            return self.paths[index].read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{self.paths[index]}: cannot be read: {error.strerror or error}") from None
+
 
 def load_folder(root: Path, size: tuple[int, int] | None, *, test_only: bool) -> Dataset:
     """A folder of images, one sub-folder a class, as RGB; a fixed stratified fifth is held out for testing.

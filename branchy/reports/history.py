@@ -33,11 +33,8 @@ def plot(folder: Path, history: Mapping[str, Sequence[float]], exits: Sequence[s
         exits: names of the stages with an exit, in order.
     """
     for what in ("accuracy", "loss"):
-        # A model with one exit has no loss of its own beside the joint one.
-        names = {name: f"{name}_{what}" if f"{name}_{what}" in history else what for name in exits}
-        _draw(
-            folder / f"{what}.png", what, {name: (history[key], history[f"val_{key}"]) for name, key in names.items()}
-        )
+        curves = {name: (history[f"{name}_{what}"], history[f"val_{name}_{what}"]) for name in exits}
+        _draw(folder / f"{what}.png", what, curves)
 
 
 def _draw(path: Path, what: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:

@@ -36,6 +36,9 @@ class _Digesting:
         self.digest.update(np.ascontiguousarray(sample).tobytes())
         return sample
 
+    def raw(self, index: int) -> bytes:
+        return self.samples.raw(index)
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,16 +19,18 @@ from branchy import __version__
 from branchy.core.cascade import DType, ExitSettings, PolicyName, Uplink
 from branchy.datasets import Dataset, Part, load
 from branchy.errors import UsageError
+from branchy.reports.text import listed
 from branchy.runner.calibration import Thresholds
+from branchy.runner.fitting import computes_mixed, fit_network, remove_checkpoint
 from branchy.runner.packing import Packer
 from branchy.runner.parts import divide
+from branchy.runner.recipe import Recipe
 from branchy.runner.training_summary import Summary
 from branchy.store.manifest import Split, TrainingInfo
 from branchy.store.writer import check_target, write_bundle
 
 if TYPE_CHECKING:
     from branchy.models.splitting import Network
-    from branchy.models.training import History
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,14 @@ class TrainOptions:
         seed: of the weights, the order of the samples and the split.
         validation_split: share of the non-test samples that is kept for early stopping, temperature and tuning.
         exit_weights: of each exit's loss; None weighs all alike.
+        recipe: how the weights are found beyond that.
         policy: how exits decide.
         thresholds: for every exit or by stage; None is 0.8, not to be given with
         target_share: per cent of the answers that shall leave at each exit.
         uplink_dtype: what activations travel in.
         overwrite: whether a bundle that is there already is replaced.
+        resume: whether to go on from the checkpoint of a training that was ended, where there is one.
+        log_dir: where to write `history.csv` and TensorBoard's events after each epoch, if anywhere.
         command: the command line, for the manifest.
     """
 
@@ -75,16 +80,22 @@ class TrainOptions:
     seed: int = 0
     validation_split: float = 0.2
     exit_weights: tuple[float, ...] | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     policy: PolicyName = "max_prob"
     thresholds: Mapping[str, float] | float | None = None
     target_share: tuple[float, ...] | None = None
     uplink_dtype: DType = "float16"
     overwrite: bool = False
+    resume: bool = False
+    log_dir: Path | None = None
     command: str = "branchy train"
 
 
 def train(options: TrainOptions) -> Summary:
     """Train a model with exits, cut it, calibrate it, export it, and write its bundle.
+
+    After each epoch there is a checkpoint beside the bundle's place (`fitting.checkpoint_path`); it is
+    taken away once the bundle is written, and stays when the training ends before.
 
     Raises:
         UsageError: an option, the architecture or the data set's layout is wrong.
@@ -98,11 +109,18 @@ def train(options: TrainOptions) -> Summary:
     check_target(out, overwrite=options.overwrite)
     import branchy.models.backend  # noqa: F401  (says at once when TensorFlow is not installed)
 
+    computes_mixed(options.recipe)
     data = load(options.dataset, size=_size(options))
     parts = _divide(data, options)
     network = _build(data, options)
     wanted = _thresholds(options, network, len(data.labels))
-    history = _fit(network, data, parts, options)
+    log.info(
+        "training %s on %s: %s",
+        options.arch,
+        data.name,
+        ", ".join(f"{len(part)} {part_name}" for part_name, part in parts.items()),
+    )
+    history = fit_network(network, data, parts, options, wanted, out)
     packer = Packer(name, data, parts, network, wanted, history)
     bundle = write_bundle(
         out,
@@ -112,6 +130,7 @@ def train(options: TrainOptions) -> Summary:
         golden=packer.golden(),
         overwrite=options.overwrite,
     )
+    remove_checkpoint(out)
     return packer.summary(bundle)
 
 
@@ -133,6 +152,7 @@ def _check(options: TrainOptions) -> None:
         raise UsageError("--height and --width must be given together")
     if options.target_share is not None and options.thresholds is not None:
         raise UsageError("--threshold and --target-share exclude each other: give one of them")
+    options.recipe.check()
     if options.policy == "entropy" and options.target_share is None and options.thresholds is None:
         raise UsageError("--policy entropy needs --threshold (in nats) or --target-share")
     if options.name is not None and options.name != _plain(options.name):
@@ -182,6 +202,15 @@ def _divide(data: Dataset, options: TrainOptions) -> dict[str, Part]:
     for name in ("temperature", "tune"):
         if len(parts[name]) < FEW:
             log.warning("only %d samples for %s: what is fitted on them is rough", len(parts[name]), name)
+    for name in ("early-stop", "temperature", "tune"):
+        absent = [data.labels[label] for label in np.setdiff1d(np.arange(len(data.labels)), parts[name].labels)]
+        if absent:
+            log.warning(
+                "no sample of %s in the part %s: it says nothing of %s; add samples or raise --validation-split",
+                listed(absent),
+                name,
+                "it" if len(absent) == 1 else "them",
+            )
     return parts
 
 
@@ -218,24 +247,3 @@ def _thresholds(options: TrainOptions, network: Network, classes: int) -> Thresh
     for threshold in given.values() if isinstance(given, Mapping) else [given]:
         ExitSettings(options.policy, threshold).check(classes)
     return Thresholds(options.policy, given)
-
-
-def _fit(network: Network, data: Dataset, parts: Mapping[str, Part], options: TrainOptions) -> History:
-    from branchy.models.training import Fit, fit
-
-    exits = [s.spec.name for s in network.stages if s.spec.logits is not None]
-    weights = options.exit_weights or (1.0,) * len(exits)
-    log.info(
-        "training %s on %s: %s",
-        options.arch,
-        data.name,
-        ", ".join(f"{len(part)} {name}" for name, part in parts.items()),
-    )
-    how = Fit(
-        exit_weights=dict(zip(exits, weights, strict=True)),
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-    )
-    return fit(network.trained, data.input.tensor, parts["train"], parts["early-stop"], how)

@@ -10,6 +10,7 @@ import pytest
 
 from branchy.errors import TrainingError
 from branchy.runner import training
+from branchy.runner.recipe import Recipe
 from branchy.runner.training import TrainOptions
 
 Run = Callable[..., tuple[int, str, str]]
@@ -32,6 +33,8 @@ def test_every_flag_arrives(run: Run, asked: list[TrainOptions]) -> None:
     flags = (
         "--out o --overwrite --name n --arch a.py:f --tiers x,y,z --height 20 --width 30 --batch-size 4 --epochs 5 "
         "--learning-rate 0.1 --seed 6 --validation-split 0.3 --exit-weights 1,2,3 --policy margin "
+        "--class-weights balanced --augment flip,erase --schedule step --warmup-epochs 1.5 --distill 0.5,3 "
+        "--mixed-precision off --stop-on loss --patience 7 --resume --log-dir l "
         "--threshold x=0.5,y=0.6 --uplink-dtype uint8"
     )
     code, _, err = run("train", "digits", *flags.split())
@@ -51,6 +54,18 @@ def test_every_flag_arrives(run: Run, asked: list[TrainOptions]) -> None:
             seed=6,
             validation_split=0.3,
             exit_weights=(1.0, 2.0, 3.0),
+            recipe=Recipe(
+                augment=("flip", "erase"),
+                schedule="step",
+                warmup_epochs=1.5,
+                class_weights="balanced",
+                distill=(0.5, 3.0),
+                mixed_precision="off",
+                stop_on="loss",
+                patience=7,
+            ),
+            resume=True,
+            log_dir=Path("l"),
             policy="margin",
             thresholds={"x": 0.5, "y": 0.6},
             uplink_dtype="uint8",

@@ -50,8 +50,3 @@ def test_every_exit_is_drawn(what: str, exit_: str, tmp_path: Path) -> None:
     first, second = (_pixels(tmp_path / name / f"{what}.png") for name in ("first", "second"))
     assert first.std() > 0
     assert first.shape != second.shape or (first != second).any()
-
-
-def test_a_model_of_one_exit_is_drawn_from_the_joint_columns(tmp_path: Path) -> None:
-    plot(tmp_path, {n: [1.0] for n in ("loss", "val_loss", "accuracy", "val_accuracy")}, ["cloud"])
-    assert {p.name for p in tmp_path.iterdir()} == {"accuracy.png", "loss.png"}

@@ -19,6 +19,7 @@ from branchy.engines import open_engine
 from branchy.errors import ArchitectureError, TrainingError, UsageError
 from branchy.runner import training
 from branchy.runner.packing import Packer
+from branchy.runner.recipe import Recipe
 from branchy.runner.training import TrainOptions, train
 from branchy.runner.training_summary import Summary, summary_lines
 from branchy.store.bundle import Bundle
@@ -112,7 +113,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(blobs: str, t
     for seed in (7, 7, 8):
         options = _options(blobs, tmp_path / "b", seed=seed, epochs=2)
         network, parts = training._build(data, options), training._divide(data, options)
-        training._fit(network, data, parts, options)
+        wanted = training._thresholds(options, network, len(data.labels))
+        training.fit_network(network, data, parts, options, wanted, tmp_path / "b")
         weights.append(network.trained.get_weights())
     first, again, other = weights
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
@@ -243,12 +245,14 @@ def test_a_folder_with_a_damaged_image_is_trained_without_it(tmp_path: Path) -> 
         ({"dataset": "nowhere"}, "no data set 'nowhere'"),
         ({"name": "a b"}, "--name must be"),
         ({"height": 4, "width": 4}, "at least 8 x 8"),
+        ({"recipe": Recipe(patience=0)}, "--patience must be at least 1, got 0"),
+        ({"recipe": Recipe(mixed_precision="on")}, "--mixed-precision on needs a GPU"),
     ],
 )
 def test_wrong_use_is_found_before_the_training(
     blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], says: str
 ) -> None:
-    monkeypatch.setattr(training, "_fit", lambda *args: pytest.fail("trained before the check"))
+    monkeypatch.setattr(training, "fit_network", lambda *args: pytest.fail("trained before the check"))
     with pytest.raises(UsageError) as caught:
         train(_options(blobs, tmp_path / "b", **changed))
     assert caught.value.exit_code == 2
@@ -281,6 +285,18 @@ def test_a_class_without_training_samples_is_wrong_use(tmp_path: Path) -> None:
         train(TrainOptions(str(tmp_path / "gap.npz"), out=tmp_path / "b"))
 
 
+def test_a_class_that_a_held_out_part_lacks_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "fit_network", lambda *args: pytest.fail("enough"))
+    x, y = np.zeros((200, 8, 8), np.uint8), np.arange(200) % 2
+    y[:5] = 2
+    np.savez(tmp_path / "rare.npz", x_train=x, y_train=y, x_test=x, y_test=y, labels=["a", "b", "rare"])
+    with caplog.at_level(logging.WARNING, "branchy"), pytest.raises(pytest.fail.Exception):
+        train(TrainOptions(str(tmp_path / "rare.npz"), out=tmp_path / "b"))
+    assert "no sample of rare in the part early-stop: it says nothing of it; add samples" in caplog.text
+
+
 def test_an_architecture_that_returns_something_else_is_wrong_use(blobs: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def build(input_shape, classes):\n    return 'model'\n")
     with pytest.raises(ArchitectureError, match="must return a BranchyModel, got str"):
@@ -300,19 +316,21 @@ def test_a_loss_that_diverges_is_a_failure_that_leaves_nothing(blobs: str, tmp_p
 def test_an_image_that_goes_away_under_way_is_a_failure_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = write_image_folder(tmp_path / "pets", ["a", "b"], each=40)
-    fit = training._fit
+    from branchy.models import training as models_training
 
-    def remove_and_fit(*args: Any) -> Any:
+    root = write_image_folder(tmp_path / "pets", ["a", "b"], each=40)
+    fit = models_training.fit
+
+    def remove_and_fit(*args: Any, **options: Any) -> Any:
         for path in root.rglob("*.png"):
             path.unlink()
-        return fit(*args)
+        return fit(*args, **options)
 
-    monkeypatch.setattr(training, "_fit", remove_and_fit)
+    monkeypatch.setattr(models_training, "fit", remove_and_fit)
     with pytest.raises(TrainingError, match=r"TensorFlow failed while training: .*\.png: not a readable") as caught:
         train(TrainOptions(str(root), out=tmp_path / "b", height=8, width=8))
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "b").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
 
 
 @pytest.mark.parametrize(
@@ -322,16 +340,22 @@ def test_an_image_that_goes_away_under_way_is_a_failure_that_names_it(
         ("branchy.runner.packing.calibrate", TrainingError("as if")),
     ],
 )
-def test_whatever_ends_it_nothing_half_written_is_left(
+def test_whatever_ends_it_nothing_half_written_is_left_and_resume_saves_the_training(
     where: str, what: BaseException, blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> None:
         raise what
 
-    monkeypatch.setattr(where, fail)
-    with pytest.raises(type(what)):
-        train(_options(blobs, tmp_path / "b", arch=ONE_EXIT))
-    assert list(tmp_path.iterdir()) == []
+    options = _options(blobs, tmp_path / "b", arch=ONE_EXIT)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        with pytest.raises(type(what)):
+            train(options)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.checkpoint"]
+    with monkeypatch.context() as patch:
+        patch.setattr("branchy.models.steps.Steps.run", lambda *args: pytest.fail("trained again"))
+        train(replace(options, resume=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_bundle_that_is_replaced_stays_whole_until_the_new_one_is(
@@ -365,7 +389,7 @@ def test_a_litert_file_that_computes_something_else_is_found(
     monkeypatch.setattr(export, "write_litert", write_another)
     with pytest.raises(TrainingError, match="in format litert is off by"):
         train(_options(blobs, tmp_path / "b"))
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["b.checkpoint"]
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

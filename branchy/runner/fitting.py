@@ -1,0 +1,190 @@
+"""From options to fitted weights: the recipe in the words of `models.training`, checkpoints and logs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import branchy
+from branchy.core.cascade import StageSpec
+from branchy.datasets import Dataset, Part
+from branchy.errors import TrainingError, UsageError
+from branchy.reports import history as reports
+from branchy.runner.calibration import Thresholds
+from branchy.runner.recipe import Recipe
+
+if TYPE_CHECKING:
+    from branchy.models.checkpoint import CheckpointFile, Progress
+    from branchy.models.splitting import Network
+    from branchy.models.stopping import Goal
+    from branchy.models.training import Fit, History
+    from branchy.runner.training import TrainOptions
+
+log = logging.getLogger(__name__)
+
+NOT_OF_THE_WEIGHTS = ("dataset", "out", "name", "overwrite", "command", "resume", "log_dir")
+"""Options that change nothing in how the weights are found (of the data set its content does)."""
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the checkpoint of a training lies whose bundle is not there yet."""
+    return out.with_name(f"{out.name}.checkpoint")
+
+
+def fit_network(
+    network: Network, data: Dataset, parts: Mapping[str, Part], options: TrainOptions, wanted: Thresholds, out: Path
+) -> History:
+    """Train a network's exits together, with a checkpoint after each epoch.
+
+    Raises:
+        TrainingError: see `models.training.fit`; or a checkpoint cannot be written or read.
+        UsageError: --resume finds a checkpoint of another training, or a log cannot be written.
+    """
+    from branchy.models.checkpoint import CheckpointFile
+    from branchy.models.training import fit
+
+    exits = [stage.spec for stage in network.stages if stage.spec.logits is not None]
+    how = _fit(exits, network, data, options, wanted)
+    file = CheckpointFile(checkpoint_path(out), identity(data, parts, options))
+    resume = _begin(file, resume=options.resume)
+    with ExitStack() as stack:
+        write_logs = _logs(options.log_dir, stack)
+
+        def after_epoch(history: History, progress: Callable[[], Progress]) -> None:
+            file.write(progress())
+            write_logs(history)
+
+        return fit(
+            network.trained,
+            data.input.tensor,
+            parts["train"],
+            parts["early-stop"],
+            how,
+            resume=resume,
+            after_epoch=after_epoch,
+        )
+
+
+def remove_checkpoint(out: Path) -> None:
+    """Take away what is not needed any more once the bundle is there."""
+    from branchy.models.checkpoint import CheckpointFile
+
+    CheckpointFile(checkpoint_path(out), {}).remove()
+
+
+def identity(data: Dataset, parts: Mapping[str, Part], options: TrainOptions) -> dict[str, str]:
+    """What must be the same for a training to go on as if it had not ended, by a name that people know."""
+    found = {
+        f"--{name.replace('_', '-')}": repr(value)
+        for name, value in asdict(options).items()
+        if name not in (*NOT_OF_THE_WEIGHTS, "recipe")
+    }
+    found |= {f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(options.recipe).items()}
+    found["data"] = hashlib.sha256("".join(parts[p].digest() for p in ("train", "early-stop")).encode()).hexdigest()
+    found["input"] = repr(data.input)
+    source = Path(options.arch.rpartition(":")[0] or options.arch)
+    if source.is_file():
+        found["architecture file"] = hashlib.sha256(source.read_bytes()).hexdigest()
+    return found | _code()
+
+
+def _code() -> dict[str, str]:
+    """Versions of what computes; branchy's own code by its content, as a checkout has one version for many states."""
+    from branchy.models.backend import keras, tf
+
+    folder, code = Path(branchy.__file__).parent, hashlib.sha256()
+    for path in sorted(p for name in ("models", "datasets") for p in (folder / name).glob("*.py")):
+        code.update(path.read_bytes())
+    versions = {"branchy": branchy.__version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+    return {**versions, "numpy": np.__version__, "branchy's code": code.hexdigest()}
+
+
+def _begin(file: CheckpointFile, *, resume: bool) -> Progress | None:
+    if not resume:
+        if file.path.exists():
+            log.warning("%s of a training that was not finished will be replaced; --resume goes on from it", file.path)
+        return None
+    found = file.read()
+    if found is None:
+        log.info("no checkpoint %s: training from the beginning", file.path)
+    else:
+        log.info("going on from %s after epoch %d", file.path, len(found.values["history"]["loss"]))
+    return found
+
+
+def _fit(exits: Sequence[StageSpec], network: Network, data: Dataset, options: TrainOptions, wanted: Thresholds) -> Fit:
+    from branchy.models.augment import Augmentation
+    from branchy.models.schedule import Schedule
+    from branchy.models.steps import Distillation
+    from branchy.models.training import Fit
+
+    recipe = options.recipe
+    weights = options.exit_weights or (1.0,) * len(exits)
+    return Fit(
+        exit_weights=dict(zip((spec.name for spec in exits), weights, strict=True)),
+        goal=_goal(exits, network, wanted),
+        batch_size=options.batch_size,
+        schedule=Schedule(recipe.schedule, options.learning_rate, options.epochs, recipe.warmup_epochs),
+        seed=options.seed,
+        stop_on=recipe.stop_on,
+        patience=recipe.patience,
+        augment=Augmentation(recipe.augment, data.input, options.seed) if recipe.augment else None,
+        balance=recipe.class_weights == "balanced",
+        distillation=Distillation(*recipe.distill) if recipe.distill else None,
+        mixed_precision=computes_mixed(recipe),
+    )
+
+
+def _goal(exits: Sequence[StageSpec], network: Network, wanted: Thresholds) -> Goal:
+    from branchy.models.stopping import Goal
+
+    given = wanted.given
+    names = [spec.name for spec in exits]
+    costs = np.cumsum([stage.spec.flops for stage in network.stages])
+    return Goal(
+        policy=wanted.policy,
+        # The last exit always answers, so that what is put for it is not looked at.
+        thresholds=[given.get(name, 0.0) if isinstance(given, Mapping) else given for name in names],
+        shares=wanted.shares,
+        flops=[int(cost) for cost, stage in zip(costs, network.stages, strict=True) if stage.spec.logits is not None],
+    )
+
+
+def computes_mixed(recipe: Recipe) -> bool:
+    """Whether training computes in float16 here; raises `UsageError` where it cannot but is asked to."""
+    from branchy.models import precision
+
+    if recipe.mixed_precision == "on" and not precision.gpus():
+        raise UsageError("--mixed-precision on needs a GPU, and TensorFlow sees none; leave it at auto")
+    return recipe.mixed_precision == "on" or (recipe.mixed_precision == "auto" and precision.worthwhile())
+
+
+def _logs(folder: Path | None, stack: ExitStack) -> Callable[[History], None]:
+    """What writes a history as `history.csv` and for TensorBoard after each epoch, where a folder is wanted."""
+    if folder is None:
+        return lambda history: None
+    from branchy.models.tensorboard import EventLog
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        events = stack.enter_context(EventLog(folder))
+    except OSError as error:
+        raise UsageError(f"--log-dir {folder}: cannot be written: {error.strerror or error}") from None
+
+    def write(history: History) -> None:
+        try:
+            reports.write_csv(folder / "history.csv", history)
+        except OSError as error:
+            raise TrainingError(
+                f"--log-dir {folder}: cannot be written: {error.strerror or error}; --resume goes on once it can"
+            ) from None
+        events.write(history)
+
+    return write

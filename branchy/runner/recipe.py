@@ -1,0 +1,62 @@
+"""How a model is trained, beyond batch size, epochs and learning rate: the options, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from branchy.errors import UsageError
+from branchy.models.augment import AUGMENTATIONS
+
+SWITCH = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        augment: names of `models.augment.AUGMENTATIONS`, done in this order.
+        schedule: of the learning rate, after `models.schedule.Schedule`.
+        warmup_epochs: epochs over which the learning rate rises to its full size.
+        class_weights: `none`, or `balanced`: each class gets the same say.
+        distill: weight of the last exit as a teacher of the ones before it, and the temperature of
+            both (1 unless given); None teaches by the labels alone.
+        mixed_precision: `auto` computes in float16 where a GPU is that does so faster.
+        stop_on: which epoch's weights are taken: `cascade`, those with which the cascade answers best
+            at the thresholds or shares asked for, or `loss`, those with the lowest joint loss.
+        patience: epochs in which neither of the two got better before training ends.
+    """
+
+    augment: tuple[str, ...] = ()
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    warmup_epochs: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    distill: tuple[float, ...] | None = None
+    mixed_precision: Literal["auto", "on", "off"] = "auto"
+    stop_on: Literal["cascade", "loss"] = "cascade"
+    patience: int = 5
+
+    def check(self) -> None:
+        """Raise `UsageError` where an option cannot be."""
+        wrong = [name for name in self.augment if name not in AUGMENTATIONS]
+        if wrong or len(set(self.augment)) != len(self.augment):
+            raise UsageError(
+                f"--augment must be different names of {', '.join(AUGMENTATIONS)}, got {','.join(self.augment)}"
+            )
+        if not 0 <= self.warmup_epochs < math.inf:
+            raise UsageError(f"--warmup-epochs must be at or above 0, got {self.warmup_epochs:g}")
+        if self.patience < 1:
+            raise UsageError(f"--patience must be at least 1, got {self.patience}")
+        if self.distill is not None:
+            self._check_distill(self.distill)
+
+    @staticmethod
+    def _check_distill(distill: tuple[float, ...]) -> None:
+        weight, temperature = (*distill, 1.0)[:2] if distill else (-1.0, 1.0)
+        if not (1 <= len(distill) <= 2 and 0 <= weight <= 1 and 0 < temperature < math.inf):
+            raise UsageError(
+                "--distill must be a weight in 0..1 and, after a comma, a temperature above 0, "
+                f"got {','.join(f'{value:g}' for value in distill)}"
+            )

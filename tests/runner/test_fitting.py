@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from branchy.datasets import load
+from branchy.errors import UsageError
+from branchy.models.checkpoint import CheckpointFile
+from branchy.runner import training
+from branchy.runner.fitting import checkpoint_path, fit_network, identity, remove_checkpoint
+from branchy.runner.recipe import Recipe
+from branchy.runner.training import TrainOptions
+
+OWN_ARCH = f"{Path(__file__).parent.parent / 'support' / 'own_arch'}.py:build"
+RECIPE = Recipe(
+    augment=("flip", "shift"), schedule="cosine", warmup_epochs=0.5, class_weights="balanced", distill=(0.3, 2.0)
+)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
+    """A training with something of everything: dropout, batch normalisation, augmentation, a schedule."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("data")
+    y = np.arange(240) % 3
+    x = rng.integers(0, 60, (240, 8, 8), dtype=np.uint8)
+    for i, label in enumerate(y):
+        x[i, 2 * label : 2 * label + 3] += 150
+    np.savez(folder / "blobs.npz", x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
+    return TrainOptions(str(folder / "blobs.npz"), arch=OWN_ARCH, epochs=4, recipe=RECIPE)
+
+
+def trained(options: TrainOptions, out: Path) -> tuple[list[np.ndarray], Any]:
+    """Every variable of the network and the history."""
+    data = load(options.dataset)
+    parts, network = training._divide(data, options), training._build(data, options)
+    wanted = training._thresholds(options, network, len(data.labels))
+    history = fit_network(network, data, parts, options, wanted, out)
+    return [variable.value.numpy() for variable in network.trained.variables], history
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+import test_fitting
+from branchy.runner.training import TrainOptions
+from branchy.models import checkpoint
+fsync, epoch = os.fsync, 0
+def die_in_the_third(descriptor):
+    global epoch
+    epoch += os.fstat(descriptor).st_size > 0 and Path(f"/proc/self/fd/{descriptor}").resolve().suffix == ".partial"
+    if epoch == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+os.fsync = die_in_the_third
+options = TrainOptions(sys.argv[1], arch=test_fitting.OWN_ARCH, epochs=4, recipe=test_fitting.RECIPE)
+test_fitting.trained(options, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_and_resumed_is_to_the_bit_the_one_that_was_not(
+    options: TrainOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kill comes while the checkpoint of the third epoch is written, whose work is lost."""
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, options.dataset, str(out), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert checkpoint_path(out).with_name("killed.checkpoint.partial").exists()
+    with caplog.at_level("INFO", "branchy"):
+        variables, history = trained(replace(options, resume=True), out)
+    assert "going on from" in caplog.text
+    assert "after epoch 2" in caplog.text
+    wanted, wanted_history = trained(options, tmp_path / "whole")
+    assert history == wanted_history
+    assert [v.tobytes() for v in variables] == [v.tobytes() for v in wanted]
+    remove_checkpoint(out)
+    remove_checkpoint(tmp_path / "whole")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _identity(options: TrainOptions) -> dict[str, str]:
+    data = load(options.dataset)
+    return identity(data, training._divide(data, options), options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"seed": 1}, "--seed"),
+        ({"epochs": 5}, "--epochs"),
+        ({"thresholds": {"camera": 0.5}}, "--thresholds"),
+        ({"recipe": replace(RECIPE, distill=(0.3, 4.0))}, "--distill"),
+        ({"recipe": replace(RECIPE, augment=("shift",))}, "--augment"),
+    ],
+)
+def test_another_option_is_another_training(options: TrainOptions, changed: dict[str, Any], name: str) -> None:
+    was, now = _identity(options), _identity(replace(options, **changed))
+    assert name in {key for key in was if was[key] != now[key]}
+
+
+def test_where_it_goes_and_what_it_is_called_is_not(options: TrainOptions, tmp_path: Path) -> None:
+    other = replace(options, out=tmp_path, name="n", overwrite=True, resume=True, log_dir=tmp_path, command="branchy x")
+    assert _identity(other) == _identity(options)
+
+
+def test_other_data_another_architecture_file_and_other_code_are(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = _identity(options)
+    with np.load(options.dataset) as file:
+        arrays = {name: file[name].copy() for name in file}
+    arrays["x_train"][training._divide(load(options.dataset), options)["train"].indices[0], 0, 0] ^= 1
+    np.savez(tmp_path / "one-pixel.npz", **arrays)
+    assert _identity(replace(options, dataset=str(tmp_path / "one-pixel.npz")))["data"] != was["data"]
+    (tmp_path / "arch.py").write_text(Path(OWN_ARCH.rpartition(":")[0]).read_text() + "# changed\n")
+    found = _identity(replace(options, arch=f"{tmp_path}/arch.py:build"))
+    assert found["architecture file"] != was["architecture file"]
+    monkeypatch.setattr("branchy.__version__", "0.0.0")
+    assert _identity(options)["branchy"] == "0.0.0" != was["branchy"]
+
+
+def test_a_checkpoint_of_another_training_is_refused_before_a_step_is_done(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(options, epochs=1)
+    trained(one, tmp_path / "b")
+    before = checkpoint_path(tmp_path / "b").read_bytes()
+    monkeypatch.setattr("branchy.models.steps.Steps.run", lambda *args: pytest.fail("trained"))
+    with pytest.raises(UsageError, match=r"is of another training: expected --seed 7, got 0; give what it was begun"):
+        trained(replace(one, seed=7, resume=True), tmp_path / "b")
+    assert checkpoint_path(tmp_path / "b").read_bytes() == before
+
+
+def test_logs_have_an_epoch_as_soon_as_it_is_done_and_all_of_them_after_a_resume(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    short = replace(options, epochs=2, log_dir=logs)
+    with pytest.MonkeyPatch.context() as patch:
+        write = CheckpointFile.write
+
+        def fail_in_the_second(self: CheckpointFile, progress: Any) -> None:
+            if len(progress.values["history"]["loss"]) == 2:
+                assert len((logs / "history.csv").read_text().splitlines()) == 2
+                raise KeyboardInterrupt
+            write(self, progress)
+
+        patch.setattr(CheckpointFile, "write", fail_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            trained(short, tmp_path / "b")
+    trained(replace(short, resume=True), tmp_path / "b")
+    rows = (logs / "history.csv").read_text().splitlines()
+    assert [row.split(";")[0] for row in rows] == ["epoch", "1", "2"]
+    assert len(list(logs.glob("events.out.tfevents.*"))) == 2
+
+
+def test_a_log_that_cannot_be_written_is_wrong_use(options: TrainOptions, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--log-dir .*file: cannot be written: File exists"):
+        trained(replace(options, log_dir=tmp_path / "file"), tmp_path / "b")
