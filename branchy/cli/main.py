@@ -13,6 +13,7 @@ from branchy.errors import BranchyError
 
 COMMANDS = {
     "train": "Train a model with early exits and write its bundle.",
+    "cuts": "List where a Keras model can be cut.",
     "evaluate": "Measure a bundle on a test set, in this process.",
     "tune": "Choose the exits' thresholds, with a guarantee if wanted.",
     "inspect": "Show what is in a bundle.",

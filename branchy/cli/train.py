@@ -13,7 +13,22 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's directory.  [default: saved_models/NAME]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already.")
 @click.option("--name", help="The cascade's name, in its topics.  [default: the data set's]")
-@click.option("--arch", default="b-lenet", show_default=True, help="b-lenet, or path/to/file.py:function for your own.")
+@click.option(
+    "--arch", default="b-lenet", show_default=True, help="b-lenet; or FILE.py:FUNCTION, FILE.keras, keras:NAME."
+)
+@click.option("--cut", metavar="LAYERS|auto[:N]", help="Where a Keras model is cut (branchy cuts).  [default: auto]")
+@click.option(
+    "--head", metavar="HEAD,...", help="Its exits: pool-dense, input, FILE.py:FUNCTION.  [default: pool-dense]"
+)
+@click.option("--preprocessing", metavar="HOW", help="In front of it: none, keras:NAME, FILE.py:FUNCTION.")
+@click.option("--freeze-backbone", is_flag=True, help="Keep its weights; train the exits' heads alone.")
+@click.option(
+    "--label-mode",
+    type=click.Choice(["int", "categorical", "binary"]),
+    default="int",
+    show_default=True,
+    help="binary: a model of one output, for two classes.",
+)
 @click.option("--tiers", metavar="NAMES", help="The stages' names, device to cloud.  [default: the architecture's]")
 @click.option("--height", type=click.IntRange(1), help="Resize to this height.  [default: 180 for a folder]")
 @click.option("--width", type=click.IntRange(1), help="Resize to this width.  [default: 180 for a folder]")
@@ -56,6 +71,7 @@ import click
 def command(
     dataset: str,
     tiers: str | None,
+    head: str | None,
     exit_weights: str | None,
     threshold: tuple[str, ...],
     target_share: str | None,
@@ -71,6 +87,7 @@ def command(
     from dataclasses import fields
 
     from branchy.core.cascade import parse_thresholds
+    from branchy.models.wanted import Wanted
     from branchy.runner.recipe import Recipe
     from branchy.runner.training import TrainOptions, train
     from branchy.runner.training_summary import summary_lines
@@ -80,9 +97,11 @@ def command(
         "augment": tuple(name.strip() for name in augment.split(",")) if augment else None,
         "distill": _numbers("--distill", distill),
     }
+    wanted = {name: flags.pop(name) for name in ("cut", "preprocessing", "label_mode", "freeze_backbone")}
     options = TrainOptions(
         dataset,
         tiers=tuple(name.strip() for name in tiers.split(",")) if tiers else None,
+        wanted=Wanted(heads=tuple(name.strip() for name in head.split(",")) if head else None, **wanted),
         exit_weights=_numbers("--exit-weights", exit_weights),
         recipe=Recipe(**{name: value for name, value in recipe.items() if value is not None}),
         thresholds=parse_thresholds(threshold),

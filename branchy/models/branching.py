@@ -85,18 +85,23 @@ def build(architecture: Build, input_shape: tuple[int, ...], classes: int, tiers
     Raises:
         ArchitectureError: it failed, or what it returned is not what the contract says.
     """
-    try:
-        built = architecture(input_shape, classes)
-    except Exception as error:
-        if isinstance(error, ArchitectureError):
-            raise
-        raise ArchitectureError(f"the architecture function failed: {type(error).__name__}: {_line(error)}") from error
+    built = called(architecture, input_shape, classes)
     if not isinstance(built, BranchyModel):
         raise ArchitectureError(f"the architecture function must return a BranchyModel, got {type(built).__name__}")
     built = _named(built, tiers)
     _check_model(built.model, input_shape)
     _check_stages(built, classes)
     return built
+
+
+def called(architecture: Callable[..., Any], input_shape: tuple[int, ...], classes: int) -> Any:
+    """What an architecture function returns; raises `ArchitectureError` where it fails."""
+    try:
+        return architecture(input_shape, classes)
+    except Exception as error:
+        if isinstance(error, ArchitectureError):
+            raise
+        raise ArchitectureError(f"the architecture function failed: {type(error).__name__}: {_line(error)}") from error
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -1,50 +1,113 @@
-"""Which architecture a name means: one of the zoo, or a function in the user's own file."""
+"""What `--arch` means: an architecture of the zoo, the user's own file, a saved model, or one of keras.applications."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from branchy.errors import ArchitectureError
+from branchy.models import functions
 from branchy.models.b_lenet import b_lenet
+from branchy.models.backend import keras
 from branchy.models.branching import Build
+from branchy.models.preprocessing import KERAS, application_module
 
 ZOO: dict[str, Build] = {"b-lenet": b_lenet}
 
 
-def find(name: str) -> Build:
-    """The architecture function of that name, or of `path/to/file.py:function`.
+@dataclass(frozen=True)
+class Backbone:
+    """A Keras model that ends in features; branchy adds the classifier."""
+
+    model: Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A function that builds a model, and what is known of it.
+
+    Attributes:
+        name: as the user gave it.
+        build: called with (height, width, channels) and the number of classes; gives a BranchyModel, a
+            Keras model or a Backbone.
+        preprocessing: what a Keras model needs in front, where that is known.
+        random: whether its weights are known to be random.
+    """
+
+    name: str
+    build: Callable[[tuple[int, ...], int], Any]
+    preprocessing: str | None = None
+    random: bool = False
+
+    def is_pretrained(self, made: Any) -> bool:
+        """Whether what it built may classify as it came."""
+        return not self.random and not isinstance(made, Backbone)
+
+
+def find(name: str) -> Architecture:
+    """The architecture that `--arch` names.
+
+    Args:
+        name: a name of the zoo; `path/to/file.py:function`; `path/to/model.keras`; or
+            `keras:NAME[:WEIGHTS]`, a model of `keras.applications` with random weights, or with those of a
+            file, for these classes or without its top.
 
     Raises:
         ArchitectureError: there is no such name, file or function, or the file cannot be run.
     """
     if name in ZOO:
-        return ZOO[name]
-    path, colon, function = name.rpartition(":")
-    if not colon or not path.endswith(".py"):
+        return Architecture(name, ZOO[name], random=True)
+    if name.startswith(KERAS):
+        return _application(name)
+    if name.endswith(".keras"):
+        return Architecture(name, lambda input_shape, classes: _saved(Path(name)))
+    if not name.rpartition(":")[0].endswith(".py"):
         raise ArchitectureError(
-            f"no architecture '{name}': expected one of {', '.join(ZOO)}, or path/to/file.py:function for your own"
+            f"no architecture '{name}': expected one of {', '.join(ZOO)}, or path/to/file.py:function, "
+            "path/to/model.keras or keras:NAME for your own"
         )
-    found = getattr(_run(Path(path)), function, None)
-    if not callable(found):
-        raise ArchitectureError(f"{path} has no function '{function}'")
-    build: Build = found
-    return build
+    return Architecture(name, functions.load(name))
 
 
-def _run(path: Path) -> object:
+def _saved(path: Path) -> Any:
+    """A model from its file; nothing in the file is run."""
     if not path.is_file():
-        raise ArchitectureError(f"no file {path}; expected path/to/file.py:function")
-    module_name = f"branchy_architecture_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ArchitectureError(f"{path}: expected a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+        raise ArchitectureError(f"no file {path}; expected a model that Keras has saved")
     try:
-        spec.loader.exec_module(module)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        del sys.modules[module_name]
-        raise ArchitectureError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    return module
+        holds = "a Lambda layer, which is code" if "Lambda" in str(error) else "something that it does not know"
+        raise ArchitectureError(
+            f"Keras cannot load {path}, which holds {holds} ({functions.one_line(error)[:160]}); code is not run from "
+            "a file: give --arch path/to/file.py:function, a function that makes these layers and loads the weights"
+        ) from error
+
+
+def _application(name: str) -> Architecture:
+    model_name, _, weights = name.removeprefix(KERAS).partition(":")
+    make = getattr(application_module(model_name), model_name)
+    if weights and not Path(weights).is_file():
+        raise ArchitectureError(f"no file {weights}; expected weights of keras.applications.{model_name}")
+
+    def build(input_shape: tuple[int, ...], classes: int) -> Any:
+        if not weights:
+            return make(input_shape=input_shape, classes=classes, weights=None)
+        return _weighted(make, input_shape, classes, weights)
+
+    return Architecture(name, build, preprocessing=KERAS + model_name, random=not weights)
+
+
+def _weighted(make: Callable[..., Any], input_shape: tuple[int, ...], classes: int, weights: str) -> Any:
+    """With weights that fit these classes; or else as features, with weights without a top."""
+    try:
+        return make(input_shape=input_shape, classes=classes, weights=weights)
+    except (ValueError, OSError) as with_top:
+        try:
+            return Backbone(make(input_shape=input_shape, include_top=False, weights=weights))
+        except (ValueError, OSError):
+            raise ArchitectureError(
+                f"{weights} fits neither the model for {classes} classes nor the model without its top: "
+                f"{functions.one_line(with_top)[:200]}"
+            ) from with_top

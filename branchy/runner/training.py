@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from branchy import __version__
-from branchy.core.cascade import DType, ExitSettings, PolicyName, Uplink
+from branchy.core.cascade import DType, ExitSettings, PolicyName
 from branchy.datasets import Dataset, Part, load
 from branchy.errors import UsageError
+from branchy.models.wanted import Wanted
 from branchy.reports.text import listed
+from branchy.runner.architecture import as_it_came, build_network
 from branchy.runner.calibration import Thresholds
 from branchy.runner.fitting import computes_mixed, fit_network, remove_checkpoint
 from branchy.runner.packing import Packer
@@ -46,7 +48,8 @@ class TrainOptions:
         dataset: a folder, an `.npz` or a name.
         out: the bundle's directory; None is `saved_models/NAME`.
         name: the cascade's, in its topics; None takes the data set's.
-        arch: an architecture of the zoo, or `path/to/file.py:function`.
+        arch: an architecture of the zoo, or the user's own (see `branchy.models.zoo.find`).
+        wanted: how a plain Keras model gets its exits.
         tiers: the stages' names; None leaves the architecture's.
         height: of a sample, with
         width: its width; None leaves them, or 180 x 180 for a folder.
@@ -71,6 +74,7 @@ class TrainOptions:
     out: Path | None = None
     name: str | None = None
     arch: str = "b-lenet"
+    wanted: Wanted = field(default_factory=Wanted)
     tiers: tuple[str, ...] | None = None
     height: int | None = None
     width: int | None = None
@@ -114,6 +118,8 @@ def train(options: TrainOptions) -> Summary:
     parts = _divide(data, options)
     network = _build(data, options)
     wanted = _thresholds(options, network, len(data.labels))
+    if network.pretrained:
+        log.info("the model as it came, without exits: %s", as_it_came(network, parts["temperature"], parts["tune"]))
     log.info(
         "training %s on %s: %s",
         options.arch,
@@ -215,13 +221,12 @@ def _divide(data: Dataset, options: TrainOptions) -> dict[str, Part]:
 
 
 def _build(data: Dataset, options: TrainOptions) -> Network:
-    from branchy.models import branching, splitting, training, zoo
+    from branchy.models import branching, training
 
     if options.tiers is not None:
         branching.check_names(options.tiers)
     training.make_deterministic(options.seed)
-    built = branching.build(zoo.find(options.arch), data.input.tensor.shape, len(data.labels), options.tiers)
-    return splitting.split(built, data.input, Uplink("activation", options.uplink_dtype))
+    return build_network(options.arch, data, options.wanted, options.tiers, options.uplink_dtype)
 
 
 def _thresholds(options: TrainOptions, network: Network, classes: int) -> Thresholds:

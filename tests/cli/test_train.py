@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from branchy.errors import TrainingError
+from branchy.models.wanted import Wanted
 from branchy.runner import training
 from branchy.runner.recipe import Recipe
 from branchy.runner.training import TrainOptions
@@ -73,6 +74,13 @@ def test_every_flag_arrives(run: Run, asked: list[TrainOptions]) -> None:
             command=f"branchy train digits {flags}",
         )
     ]
+
+
+def test_the_flags_of_a_plain_keras_model_arrive(run: Run, asked: list[TrainOptions]) -> None:
+    flags = "--arch m.keras --cut a,b --head input,f.py:head --preprocessing none --freeze-backbone --label-mode binary"
+    run("train", "digits", *flags.split())
+    wanted = Wanted("a,b", ("input", "f.py:head"), "none", "binary", freeze_backbone=True)
+    assert asked == [TrainOptions("digits", arch="m.keras", wanted=wanted, command=f"branchy train digits {flags}")]
 
 
 def test_flags_left_out_are_the_options_own_defaults(run: Run, asked: list[TrainOptions]) -> None:

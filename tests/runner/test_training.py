@@ -299,7 +299,7 @@ def test_a_class_that_a_held_out_part_lacks_is_warned_of(
 
 def test_an_architecture_that_returns_something_else_is_wrong_use(blobs: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def build(input_shape, classes):\n    return 'model'\n")
-    with pytest.raises(ArchitectureError, match="must return a BranchyModel, got str"):
+    with pytest.raises(ArchitectureError, match="must return a BranchyModel or a Keras model, got str"):
         train(_options(blobs, tmp_path / "b", arch=f"{tmp_path}/own.py:build"))
 
 

@@ -1,0 +1,41 @@
+"""`branchy cuts`: where a Keras model can be cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("arch")
+@click.option("--shape", required=True, metavar="H,W,C", help="Of a sample, such as 224,224,3.")
+@click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="For a model built anew.")
+@click.option("--cut", metavar="LAYERS|auto[:N]", help="Cuts to mark.  [default: auto]")
+@click.option(
+    "--uplink-dtype",
+    type=click.Choice(["float32", "float16", "uint8"]),
+    default="float16",
+    show_default=True,
+    help="What activations travel in.",
+)
+def command(arch: str, shape: str, classes: int, cut: str | None, uplink_dtype: Any) -> None:
+    """List the layers of ARCH after which one tensor carries everything, for --cut of `branchy train`.
+
+    ARCH is as for `branchy train`: path/to/file.py:function, path/to/model.keras or keras:NAME. With
+    each cut come its shape, the bytes of a request and the share of the model's FLOPs before it.
+    """
+    from branchy.models.wanted import Wanted
+    from branchy.runner.architecture import cuts_text
+
+    click.echo(cuts_text(arch, _shape(shape), classes, Wanted(cut=cut), uplink_dtype))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        sides = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sides = ()
+    if len(sides) != 3 or min(sides) < 1:
+        raise click.BadParameter(f"expected height,width,channels, got {text!r}", param_hint="--shape")
+    return sides

@@ -1,0 +1,98 @@
+"""Which network a training is to have: found, built and cut; and where a model can be cut."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from branchy.core.cascade import DType, InputSpec, TensorSpec, Uplink
+from branchy.core.statistics import wilson
+from branchy.datasets import Dataset, Part
+from branchy.models.wanted import Wanted
+from branchy.reports.text import text_table
+from branchy.runner.calibration import exit_logits
+from branchy.runner.inspection import body_bytes
+
+if TYPE_CHECKING:
+    from branchy.models.splitting import Network
+
+log = logging.getLogger(__name__)
+
+
+def build_network(arch: str, data: Dataset, wanted: Wanted, tiers: tuple[str, ...] | None, dtype: DType) -> Network:
+    """Find an architecture, give it exits where it has none, and cut it.
+
+    Args:
+        arch: see `branchy.models.zoo.find`.
+        data: for whose samples and classes.
+        wanted: how a plain Keras model gets its exits.
+        tiers: the stages' names; None leaves the architecture's.
+        dtype: what activations travel in.
+
+    Raises:
+        ArchitectureError: there is no such architecture, or it cannot be used as wanted.
+    """
+    from branchy.models import branching, own, splitting, zoo
+
+    build = own.adapted(zoo.find(arch), data.input, wanted)
+    built = branching.build(build, data.input.tensor.shape, len(data.labels), tiers)
+    network = splitting.split(built, data.input, Uplink("activation", dtype))
+    own_code = [stage.spec.name for stage in (*network.stages, network.full) if stage.spec.custom_objects]
+    if own_code:
+        log.warning(
+            "%s: layers of your own, or a Lambda, which Keras does not load from a file: run these in LiteRT",
+            ", ".join(own_code),
+        )
+    return network
+
+
+def as_it_came(network: Network, *parts: Part) -> str:
+    """How right a network's last exit is on some parts of the data, for people."""
+    from branchy.models.splitting import runner
+
+    full = network.full.spec
+    right = samples = 0
+    for part in parts:
+        logits = exit_logits([full], {full.name: runner(network.full)}, part, "the model as it came")[full.name]
+        right += int((logits.argmax(axis=1) == part.labels).sum())
+        samples += len(part)
+    low, high = wilson(right, samples)
+    return f"{right / samples:.1%} right of {samples} held-out samples (95 %: {low:.1%} to {high:.1%})"
+
+
+def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, dtype: DType) -> str:
+    """A table of the places where a model can be cut, for a terminal.
+
+    Args:
+        arch: see `branchy.models.zoo.find`.
+        shape: (height, width, channels) of a sample of uint8 pixels.
+        classes: how many an architecture function is called with.
+        wanted: the cuts to mark.
+        dtype: what activations travel in.
+
+    Raises:
+        ArchitectureError: there is no such architecture, it is no Keras model that can be cut, or says
+            itself where it is cut.
+    """
+    from branchy.models import own, zoo
+    from branchy.models.branching import called
+    from branchy.models.cuts import find_cuts
+
+    sample = InputSpec(TensorSpec("sample", shape, "uint8"), 0.0, 255.0)
+    architecture = zoo.find(arch)
+    made = called(architecture.build, shape, classes)
+    flat = own.flattened(made, sample, architecture.preprocessing or "none", wanted)
+    cuts = find_cuts(flat.source, flat.output)
+    chosen = cuts.chosen(wanted.cut or "auto")
+    rows = []
+    for cut in cuts.offered:
+        activation = TensorSpec("activation", tuple(cut.tensor.shape[1:]))
+        size = f"{body_bytes(activation, dtype):,}"
+        rows.append((cut.layer, _sides(activation.shape), "*" * (cut in chosen), size, f"{cut.flops_share:.1%}"))
+    raw = body_bytes(sample.tensor, None)
+    heading = f"{arch} can be cut in {len(rows)} places; a raw sample {_sides(shape)} has {raw:,} bytes a request"
+    return f"{heading}\n\n{text_table(('layer', 'shape', 'chosen', 'bytes a request', 'FLOPs before'), rows, left=3)}"
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import own_keras
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+OWN = f"{own_keras.__file__}:build"
+
+
+def test_the_places_to_cut_are_listed_with_shape_bytes_and_share_and_the_choice_is_marked(run: Run) -> None:
+    code, out, _ = run("cuts", OWN, "--shape", "32,32,3", "--cut", "block_out", "--uplink-dtype", "float32")
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[4:]}
+    assert code == 0
+    assert "3 places; a raw sample 32 x 32 x 3" in out
+    assert list(rows) == ["stem", "block_out", "global_average_pooling2d"]
+    assert [name for name, row in rows.items() if "*" in row] == ["block_out"]
+    assert rows["stem"][1:6] == ["8", "x", "8", "x", "8"]
+    assert int(rows["stem"][6].replace(",", "")) == pytest.approx(8 * 8 * 8 * 4, abs=100)
+    assert 0 < float(rows["stem"][7].rstrip("%")) < float(rows["block_out"][-1].rstrip("%")) < 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["b-lenet", "--shape", "8,8,1"], "says itself where it is cut"),
+        (["nope", "--shape", "8,8,1"], "no architecture 'nope'"),
+        ([OWN, "--shape", "8,8"], "expected height,width,channels, got '8,8'"),
+        ([OWN, "--shape", "8,8,x"], "expected height,width,channels, got '8,8,x'"),
+        ([OWN, "--shape", "32,32,3", "--cut", "stemm"], "did you mean stem"),
+        ([OWN, "--shape", "2,2,3"], "the architecture function failed"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    run: Run, arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("cuts", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err.splitlines()[-1]
