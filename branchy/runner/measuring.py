@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal
@@ -42,10 +42,17 @@ class _Digesting:
 
 @dataclass(frozen=True)
 class Measured:
-    """The exits' outputs for a part of a data set, and the SHA-256 of its samples and labels."""
+    """What the exits say of a part of a data set.
+
+    Attributes:
+        outputs: of the exits and the full model.
+        sha256: of the samples and their labels.
+        logits: (n, classes) by stage, those of the full model too.
+    """
 
     outputs: ExitOutputs
     sha256: str
+    logits: Mapping[str, Array]
 
 
 def measure(
@@ -96,7 +103,7 @@ def _measure(
         labels=part.labels,
         classes=len(spec.labels),
     )
-    return Measured(outputs, seen.digest.hexdigest())
+    return Measured(outputs, seen.digest.hexdigest(), {**logits, **full})
 
 
 def _own_policy(settings: dict[str, ExitSettings]) -> PolicyName:

@@ -80,7 +80,7 @@ def _row(stage: StageSummary) -> list[str]:
         f"{stage.spec.flops / 1e6:.3f}",
         f"{found.accuracy:.1%}" if found and found.accuracy is not None else "-",
         f"{found.temperature:.2f}" if found else "-",
-        " > ".join(f"{each.ece_mass:.1%}" for each in stage.calibration) if stage.calibration else "-",
+        " -> ".join(f"{each.ece_mass:.1%}" for each in stage.calibration) if stage.calibration else "-",
         f"{stage.calibration[1].chance:.1%}" if stage.calibration else "-",
         f"{found.threshold:.3f}" if found and not last else "-",
         f"{stage.share:.1%}" if stage.share is not None else "-",
