@@ -124,8 +124,6 @@ class Analysis:
         temperature = settings.temperature if settings is not None else 1.0
         return [*exits, as_cascade(exits), ExitView.of(FULL, self.measured.logits[FULL], labels, temperature, None)]
 
-    # --- does it pay? ------------------------------------------------------------------------------------------------
-
     def cascade(self, site: Site | None = None) -> Option:
         """The cascade with its thresholds."""
         leaving = self.outputs.leaving(self.thresholds)
@@ -175,8 +173,6 @@ class Analysis:
             return f"the {full.name} is quicker than the cascade on any uplink"
         return f"the {full.name} is as quick as the cascade from {factor:.3g} times these uplinks on"
 
-    # --- other thresholds --------------------------------------------------------------------------------------------
-
     def costs(self) -> dict[Unit, tuple[float, ...]]:
         """Of a sample by the exit at which it leaves."""
         return {
@@ -197,8 +193,6 @@ class Analysis:
         shares = np.bincount(leaving, minlength=len(self.outputs.names)) / len(leaving)
         means = {unit: float(np.take(costs, leaving).mean()) for unit, costs in self.costs().items()}
         return SweepRow(vector, int(right.sum()), len(right), tuple(shares.tolist()), means)
-
-    # --- files -------------------------------------------------------------------------------------------------------
 
     def write(self, out: Path) -> list[Path]:
         """Write everything as CSVs and PNGs into a directory."""
