@@ -77,6 +77,7 @@ def flattened(made: Any, sample: InputSpec, preprocessing: str | None, wanted: W
         ArchitectureError: it is no Keras model of one input and one output, or takes other samples.
     """
     model = made.model if isinstance(made, Backbone) else made
+    _check_kind(model)
     if preprocessing is None:
         raise ArchitectureError(
             "branchy cannot know which values this model takes: give --preprocessing none (the data set's own, "
@@ -84,7 +85,7 @@ def flattened(made: Any, sample: InputSpec, preprocessing: str | None, wanted: W
         )
     start = keras.Input(sample.tensor.shape)
     source = preprocessed(preprocessing, start, sample)
-    _check(model, tuple(source.shape[1:]))
+    _check_size(model, tuple(source.shape[1:]))
     output = inlined(model, source, as_in_use=wanted.freeze_backbone)
     name_apart(calls([output]))
     return Flat(model, start, source, output)
@@ -161,25 +162,29 @@ def _freeze(output: Tensor) -> None:
             tensor._keras_history.operation.trainable = False
 
 
-def _check(model: Any, shape: tuple[int, ...]) -> None:
+def _check_kind(model: Any) -> None:
     if isinstance(model, BranchyModel):
         raise ArchitectureError("the architecture says itself where it is cut: there is no cut to choose")
     if not isinstance(model, keras.Model):
         raise ArchitectureError(
             f"the architecture function must return a BranchyModel or a Keras model, got {type(model).__name__}"
         )
-    if isinstance(model, keras.Sequential) and not model.built:
-        model.build((None, *shape))
     if not is_graph(model):
         raise ArchitectureError(
             f"the model must be functional or Sequential, got {type(model).__name__} with a call of its own, "
             "in which no cut can be found"
         )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    unbuilt = isinstance(model, keras.Sequential) and not model.built
+    if not unbuilt and (len(model.inputs) != 1 or len(model.outputs) != 1):
         raise ArchitectureError(
             f"the model must have one input and one output, got {len(model.inputs)} "
             f"({', '.join(t.name for t in model.inputs)}) and {len(model.outputs)}"
         )
+
+
+def _check_size(model: Any, shape: tuple[int, ...]) -> None:
+    if isinstance(model, keras.Sequential) and not model.built:
+        model.build((None, *shape))
     if not _takes(model, shape):
         size = _shape(model)[:2]
         resize = f"; give --height {size[0]} --width {size[1]}" if _takes(model, (*size, shape[-1])) else ""

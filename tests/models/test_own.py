@@ -204,7 +204,8 @@ class _Subclassed(keras.Model):
         (_two_outputs, NONE, "one input and one output, got 1 "),
         (_no_cut, NONE, "no place where one tensor carries everything"),
         (_Subclassed, NONE, "functional or Sequential, got _Subclassed with a call of its own"),
-        (lambda: "model", NONE, "must return a BranchyModel or a Keras model, got str"),
+        (lambda: "model", Wanted(), "must return a BranchyModel or a Keras model, got str"),
+        (_two_inputs, Wanted(), "one input and one output"),
         (_classifier, Wanted(), "give --preprocessing none (the data set's own, 0..255), keras:NAME"),
         (lambda: _classifier(classes=7), NONE, "the data set has 4 classes, and the model gives (7,)"),
         (
