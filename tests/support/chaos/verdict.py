@@ -123,10 +123,24 @@ def _broken_answers(
         yield f"answers came that are nobody's: {others}"
     if behind := outside(late):
         worst_s = max(each.outcome.latency_s for each in behind)
-        yield f"{len(behind)} answers came later than their deadline + {LATE_S:g} s, one after {worst_s:.2f} s"
+        reasons = Counter(each.outcome.answer.reason for each in behind if each.outcome.answer)
+        yield (
+            f"{len(behind)} answers came later than their deadline + {LATE_S:g} s, one after {worst_s:.2f} s"
+            f"{_when(behind, act)}: {dict(reasons)}"
+        )
     reasons = Counter(each.outcome.answer.reason for each in outside(refused) if each.outcome.answer)
     if denied := [reason for reason in reasons.elements() if timed or reason not in OUT_OF_TIME]:
         yield f"{len(denied)} requests were refused without need: {dict(Counter(denied))}"
+
+
+def _when(some: Sequence[Seen], act: Act) -> str:
+    """When they came, counted from the last thing that was done before the first of them."""
+    first_s, last_s = min(each.ended_s for each in some), max(each.ended_s for each in some)
+    done = [window for window in act.windows if window.start_s <= first_s]
+    if not done:
+        return ""
+    what, start_s = done[-1].what, done[-1].start_s
+    return f", {first_s - start_s:.1f} to {last_s - start_s:.1f} s after {what}"
 
 
 def _broken_breakers(
