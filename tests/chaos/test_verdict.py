@@ -77,7 +77,10 @@ def test_answers_in_time_break_nothing():
         ([*GOOD, seen(3, right=False)], "1 answers are not what the model says"),
         ([*GOOD, seen(2)], "an answer was handed on twice, or to nobody"),
         (GOOD[1:], "an answer was handed on twice, or to nobody"),
-        ([*GOOD, seen(3, 1.11)], "1 answers came later than their deadline + 0.1 s, one after 1.11 s: {'confident': 1}"),
+        (
+            [*GOOD, seen(3, 1.11)],
+            "1 answers came later than their deadline + 0.1 s, one after 1.11 s: {'confident': 1}",
+        ),
         ([*GOOD, seen(3, status="rejected", reason="expired")], "1 requests were refused without need: {'expired': 1}"),
     ],
 )
