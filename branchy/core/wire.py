@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import numpy as np
 import pydantic_core
 import safetensors
-import safetensors.numpy
 
+from branchy.core import tensor_bytes
 from branchy.core.cascade import Array, DType, TensorSpec
 from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, Status
 from branchy.errors import WireError
@@ -86,7 +86,7 @@ def encode_tensors(tensors: Mapping[str, Array], dtype: DType | None = None) -> 
         with np.errstate(over="ignore"):
             out[name] = np.asarray(array, dtype=None if array.dtype == np.uint8 else dtype, order="C")
         _check_values(name, out[name])
-    return bytes(safetensors.numpy.save(cast(dict[str, Any], out)))
+    return tensor_bytes.dump(out)
 
 
 def _quantise(name: str, array: Array) -> dict[str, Array]:
@@ -128,7 +128,7 @@ def decode_tensors(body: bytes) -> dict[str, Array]:
     if head_bytes > MAX_TENSORS_HEAD_BYTES:
         raise WireError("body", f"expected a safetensors head of at most {MAX_TENSORS_HEAD_BYTES} bytes")
     try:
-        raw: dict[str, Array] = safetensors.numpy.load(body)
+        raw = tensor_bytes.load(body)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise WireError("body", f"expected a safetensors body, got {len(body)} bytes that are not: {error}") from None
     if len(raw) == 1:  # a tensor as it is: no scale and offset beside it
