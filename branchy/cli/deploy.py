@@ -125,7 +125,7 @@ def apply(timeout_s: float, **given: Any) -> None:
 @command.command()
 @_where
 def status(**given: Any) -> None:
-    """Show how brokers, topics and tiers are: replicas, answers by reason, latency.
+    """Show how brokers, topics and tiers are: replicas, answers by reason, latency, lag.
 
     The tiers are asked for their figures through the API server. Exit code 1 when something does not run.
     """

@@ -18,6 +18,8 @@ class Figures:
     Attributes:
         answers: how many by reason; `front` for those passed on from the tier in front.
         latency_counts: answers that took at most so many seconds, by the bound; the last bound is infinite.
+        lag: by topic, requests that these replicas have not taken yet; without those that do not know it.
+        lag_known: how many replicas know theirs.
         waiting: requests taken that are not settled yet.
         oldest_waiting_s: age of the request that waits longest to be computed.
         breakers_open: replicas of which nothing goes up but probes.
@@ -26,6 +28,8 @@ class Figures:
 
     answers: Counter[str] = field(default_factory=Counter)
     latency_counts: Counter[float] = field(default_factory=Counter)
+    lag: Counter[str] = field(default_factory=Counter)
+    lag_known: int = 0
     waiting: int = 0
     oldest_waiting_s: float = 0.0
     breakers_open: int = 0
@@ -65,8 +69,9 @@ def figures(pages: Sequence[str]) -> Figures:
     """
     answers: Counter[str] = Counter()
     latency: Counter[float] = Counter()
+    lag: Counter[str] = Counter()
     total: Counter[str] = Counter()
-    oldest_s, models = 0.0, set()
+    oldest_s, lag_known, models = 0.0, 0, set()
     for page in pages:
         try:
             samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
@@ -77,6 +82,9 @@ def figures(pages: Sequence[str]) -> Figures:
                 answers[sample.labels["reason"]] += int(sample.value)
             elif sample.name == "branchy_request_duration_seconds_bucket":
                 latency[float(sample.labels["le"])] += int(sample.value)
+            elif sample.name == "branchy_lag":
+                lag[sample.labels["topic"]] += int(sample.value)
+                lag_known += 1
             elif sample.name == "branchy_oldest_waiting_seconds":
                 oldest_s = max(oldest_s, sample.value)
             elif sample.name == "branchy_tier_info":
@@ -86,6 +94,8 @@ def figures(pages: Sequence[str]) -> Figures:
     return Figures(
         answers=answers,
         latency_counts=latency,
+        lag=lag,
+        lag_known=lag_known,
         waiting=total["branchy_unsettled_requests"],
         oldest_waiting_s=oldest_s,
         breakers_open=total["branchy_breaker_open"],

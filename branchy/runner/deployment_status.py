@@ -26,9 +26,6 @@ from branchy.errors import ClusterError
 from branchy.runner.deployment import SELECTED
 from branchy.runner.deployment_figures import Figures, figures
 
-NO_LAG = "the topic's lag cannot be asked from here"
-"""Brokers tell it to clients inside the cluster alone: their names lead nowhere outside."""
-
 
 class Status(NamedTuple):
     """How a deployment is: whether all of it runs, and lines for a person."""
@@ -103,17 +100,18 @@ class _Look:
             except ClusterError as error:
                 silent.append(f"{key(pod).name} could not be asked for its figures: {error}")
         if pages:
-            yield from _told(figures(pages), _bundle(live))
+            yield from _told(figures(pages), _bundle(live), len(pods))
         yield from silent
 
 
-def _told(found: Figures, wanted: str | None) -> Iterator[str]:
+def _told(found: Figures, wanted: str | None, replicas: int) -> Iterator[str]:
     shares = ", ".join(f"{reason} {share:.1f} %" for reason, share in found.shares().items())
     yield f"answers: {found.answers.total()}{f' ({shares})' if shares else ''}"
     half, most = found.latency_s(0.5), found.latency_s(0.99)
     if half is not None and most is not None:
         yield f"latency: p50 {_ms(half)}, p99 {_ms(most)}"
-    yield f"{found.waiting} under way, the oldest waits {1e3 * found.oldest_waiting_s:.0f} ms; {NO_LAG}"
+    yield f"{found.waiting} under way, the oldest waits {1e3 * found.oldest_waiting_s:.0f} ms"
+    yield from _lag(found, replicas)
     if found.breakers_open:
         yield f"circuit breaker open at {found.breakers_open}: the tier in front does not answer in time"
     others = sorted(found.models - {wanted})
@@ -121,6 +119,16 @@ def _told(found: Figures, wanted: str | None) -> Iterator[str]:
         yield f"serves the bundle {others[0][:12]}, deployed for {wanted[:12]}: the image or the volume has another"
     elif len(others) > 1:
         yield f"serves {len(others)} bundles: {', '.join(each[:12] for each in others)}"
+
+
+def _lag(found: Figures, replicas: int) -> Iterator[str]:
+    """Brokers tell it to clients inside the cluster alone, so it is what the replicas know of their partitions."""
+    unknown = replicas - found.lag_known
+    for topic, lag in found.lag.items():
+        more = f"at least {lag}, {unknown} of {replicas} replicas do not know theirs" if unknown else lag
+        yield f"topic {topic}: lag {more}"
+    if not found.lag:
+        yield "its topic's lag is not known yet"
 
 
 def _ms(value_s: float) -> str:

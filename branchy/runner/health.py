@@ -34,6 +34,7 @@ class Snapshot:
         pending: requests that wait for the front.
         waiting: requests that wait to be computed.
         unsettled: deliveries whose answer is not acknowledged yet.
+        lag: requests in its share of the topic that it has not taken yet; None while that is not known.
         oldest_waiting_s: age of the request that waits longest to be computed; 0 when none waits.
         batch_s: how long the batch at hand has been running; 0 when none is.
         breaker_open: whether nothing goes up but probes.
@@ -49,6 +50,7 @@ class Snapshot:
     pending: int
     waiting: int
     unsettled: int
+    lag: int | None
     oldest_waiting_s: float
     batch_s: float
     breaker_open: bool
@@ -85,8 +87,8 @@ class Health:
         """Its figures; None while it does not run yet, or ends no turn."""
         if self._running is None:
             return None
-        tier, _, executor = self._running
-        return tier.between_turns(lambda now: _read(tier, executor, now), LOOK_S)
+        tier, back, executor = self._running
+        return tier.between_turns(lambda now: _read(tier, back, executor, now), LOOK_S)
 
     def alive(self) -> Verdict:
         """Whether it goes on by itself; if not, only a restart helps."""
@@ -129,7 +131,7 @@ def _stuck(found: Snapshot | None) -> str | None:
     return None
 
 
-def _read(tier: Tier, executor: Executor, now: float) -> Snapshot:
+def _read(tier: Tier, back: Back, executor: Executor, now: float) -> Snapshot:
     machine = tier.machine
     return Snapshot(
         counters=dict(machine.counters),
@@ -139,6 +141,7 @@ def _read(tier: Tier, executor: Executor, now: float) -> Snapshot:
         pending=machine.pending,
         waiting=machine.waiting,
         unsettled=machine.unsettled,
+        lag=back.source.lag,
         oldest_waiting_s=machine.oldest_waiting_s(now),
         batch_s=executor.busy_s,
         breaker_open=machine.way_up.breaker.state == "open",

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from branchy import __version__
+from branchy.core import topics
 from branchy.core.messages import Reason
 from branchy.runner.health import Health, Snapshot
 
@@ -59,6 +60,7 @@ class _TierCollector(Collector):
         snapshot = health.snapshot()
         if snapshot is not None:
             yield from _gauges(own, snapshot)
+            yield _lag(own, snapshot)
             yield from _counters(own, snapshot.counters)
             yield _latency(own, snapshot)
 
@@ -82,6 +84,15 @@ def _gauges(own: tuple[str, ...], found: Snapshot) -> Iterator[Metric]:
     links.add_metric((*own, "back"), float(found.back_up))
     links.add_metric((*own, "front"), float(found.front_up))
     yield links
+
+
+def _lag(own: tuple[str, ...], found: Snapshot) -> Metric:
+    """Without a value while it is not known: 0 would say that nothing waits."""
+    meaning = "Requests in the topic, over this replica's partitions, that it has not taken yet."
+    family = GaugeMetricFamily("branchy_lag", meaning, labels=(*_LABELS, "topic"))
+    if found.lag is not None:
+        family.add_metric((*own, topics.requests(*own)), found.lag)
+    return family
 
 
 def _counters(own: tuple[str, ...], counters: Mapping[str, int]) -> Iterator[Metric]:

@@ -154,6 +154,10 @@ class RequestSource(Protocol):
     def unsettled(self) -> int:
         """How many deliveries are not settled yet."""
 
+    @property
+    def lag(self) -> int | None:
+        """Requests in this member's share of the queue that it has not taken yet; None while that is not known."""
+
     def close(self) -> None:
         """Commit what is settled, leave the group, free everything; may be called twice."""
 

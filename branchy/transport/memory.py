@@ -239,6 +239,15 @@ class MemorySource:
         """Deliveries not settled yet."""
         return len(self._open)
 
+    @property
+    def lag(self) -> int | None:
+        """Its part of what waits, as it would be dealt now; None outside of the group."""
+        with self._broker.lock:
+            if not self._joined:
+                return None
+            group = self._broker.topics[self._topic].groups[self._group]
+            return -((group.members.index(self) - len(group.waiting)) // len(group.members))
+
     def revoke(self, *, lost: bool = False, wait_s: float = REVOKE_WAIT_S) -> None:
         """Take this member's share away, as a rebalance does; what stays unsettled is handed out again."""
         done = threading.Event()

@@ -14,6 +14,8 @@ branchy_answers_total{cascade="c",tier="edge",reason="front"} 9
 branchy_answers_total{cascade="c",tier="edge",reason="timeout"} 1
 # TYPE branchy_unsettled_requests gauge
 branchy_unsettled_requests{cascade="c",tier="edge"} 2
+# TYPE branchy_lag gauge
+branchy_lag{cascade="c",tier="edge",topic="branchy.c.edge.requests"} 7
 # TYPE branchy_oldest_waiting_seconds gauge
 branchy_oldest_waiting_seconds{cascade="c",tier="edge"} 0.25
 # TYPE branchy_breaker_open gauge
@@ -32,12 +34,38 @@ def test_brokers_topics_and_tiers_are_told_with_what_the_tiers_say(deployed):
     assert found.ok
     assert found.lines[:3] == ["namespace branchy", "  brokers  3 of 3 ready", "  topics   complete"]
     edge = found.lines.index("  edge     1 of 1 ready")
-    assert [line.strip() for line in found.lines[edge + 1 : edge + 5]] == [
+    assert [line.strip() for line in found.lines[edge + 1 : edge + 6]] == [
         "answers: 40 (confident 75.0 %, front 22.5 %, timeout 2.5 %)",
         "latency: p50 10.0 ms, p99 98.2 ms",
-        "2 under way, the oldest waits 250 ms; the topic's lag cannot be asked from here",
+        "2 under way, the oldest waits 250 ms",
+        "topic branchy.c.edge.requests: lag 7",
         "circuit breaker open at 1: the tier in front does not answer in time",
     ]
+
+
+def edge_lag(deployed, *pages: str) -> list[str]:
+    """What is told of the lag of an edge with these replicas' pages; an empty one cannot be asked."""
+    for each in deployed.objects:
+        if each["kind"] == "StatefulSet" and each["metadata"]["name"] == "edge-tier":
+            each["spec"]["replicas"] = len(pages)
+    deployed.apply()
+    deployed.fake.pages = {f"edge-tier-{number}": text for number, text in enumerate(pages) if text}
+    return [line.strip() for line in status(deployed.api, deployed.objects).lines if "lag" in line]
+
+
+def test_a_topics_lag_is_that_of_all_replicas(deployed):
+    assert edge_lag(deployed, PAGE, PAGE.replace("} 7", "} 5")) == ["topic branchy.c.edge.requests: lag 12"]
+
+
+def test_a_lag_that_not_all_replicas_know_is_said_to_be_that_at_least(deployed):
+    silent, without = "", PAGE.replace("branchy_lag{", "other{")
+    assert edge_lag(deployed, PAGE, silent, without) == [
+        "topic branchy.c.edge.requests: lag at least 7, 2 of 3 replicas do not know theirs"
+    ]
+
+
+def test_a_lag_that_no_replica_knows_is_not_taken_for_none(deployed):
+    assert edge_lag(deployed, PAGE.replace("branchy_lag{", "other{")) == ["its topic's lag is not known yet"]
 
 
 def test_what_cannot_be_asked_is_said_and_is_no_error(deployed):

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from memory_cascade import MemoryCascade, sample
+from memory_cascade import CASCADE, MemoryCascade, sample
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from branchy.core import tier_machine
+from branchy.core import tier_machine, topics
 from branchy.runner.health import Health
 from branchy.runner.metrics import COUNTED, COUNTED_BY, registry_of
 
@@ -67,6 +67,26 @@ def test_gauges_say_how_it_is_now(cascade):
     cascade.ask(sample(0), to="edge")
     cascade.answer()
     assert value(read(health), "pending_requests") == 1
+
+
+def test_a_paused_tiers_lag_is_what_was_sent_since(cascade):
+    edge = cascade.start("edge")
+    health, topic = edge.health(), topics.requests(CASCADE, "edge")
+    assert value(read(health), "lag", topic=topic) == 0
+    edge.back.source.pause()
+    for _ in range(3):
+        cascade.ask(sample(0), to="edge")
+    assert value(read(health), "lag", topic=topic) == 3
+    edge.back.source.resume()
+    cascade.answers(3)
+    assert value(read(health), "lag", topic=topic) == 0
+
+
+def test_a_lag_that_is_not_known_has_no_value(cascade):
+    edge = cascade.start("edge")
+    health = edge.health()
+    edge.back.source.close()
+    assert not [name for name, _ in read(health) if name == "branchy_lag"]
 
 
 def test_before_a_tier_runs_there_is_what_is_known():

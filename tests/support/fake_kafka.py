@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_INVALID, TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
 
 from branchy.config import LinkSettings
 from branchy.transport.kafka.cluster import Cluster
@@ -57,6 +57,22 @@ class FakeMessage:
         return self._timestamp
 
 
+class FakeOffset(NamedTuple):
+    """As much of confluent-kafka's TopicPartition as is read of an answer."""
+
+    topic: str
+    partition: int
+    offset: int
+    error: KafkaError | None = None
+
+    @classmethod
+    def of(cls, asked: Any, known: Mapping[int, int | KafkaError]) -> FakeOffset:
+        found = known.get(asked.partition, OFFSET_INVALID)
+        if isinstance(found, KafkaError):
+            return cls(asked.topic, asked.partition, OFFSET_INVALID, found)
+        return cls(asked.topic, asked.partition, found)
+
+
 class FakeConsumer:
     """Polls take `turns` in order, each a message or a function to call (a rebalance); consume takes all of `rest`."""
 
@@ -65,6 +81,10 @@ class FakeConsumer:
         self.rest: list[FakeMessage | Callable[[], None]] = []
         self.calls: list[tuple[str, Any]] = []
         self.owned: list[TopicPartition] = []
+        self.watermarks: dict[int, tuple[int, int]] = {}
+        self.positions: dict[int, int] = {}
+        self.stored: dict[int, int | KafkaError] = {}
+        self.ends: dict[int, int | KafkaError] = {}
         self.callbacks: dict[str, Callable[[Any, Sequence[Any]], None]] = {}
 
     def subscribe(self, topics: list[str], **callbacks: Callable[[Any, Sequence[Any]], None]) -> None:
@@ -108,8 +128,20 @@ class FakeConsumer:
     def resume(self, partitions: Sequence[Any]) -> None:
         self.calls.append(("resume", [each.partition for each in partitions]))
 
-    def offsets_for_times(self, partitions: Sequence[Any], timeout: float) -> None:
+    def offsets_for_times(self, partitions: Sequence[Any], timeout: float) -> list[FakeOffset]:
         self.calls.append(("ask", [each.partition for each in partitions]))
+        return [FakeOffset.of(each, self.ends) for each in partitions]
+
+    def committed(self, partitions: Sequence[Any], timeout: float) -> list[FakeOffset]:
+        self.calls.append(("committed", [each.partition for each in partitions]))
+        return [FakeOffset.of(each, self.stored) for each in partitions]
+
+    def position(self, partitions: Sequence[Any]) -> list[FakeOffset]:
+        return [FakeOffset.of(each, self.positions) for each in partitions]
+
+    def get_watermark_offsets(self, partition: Any, *, cached: bool) -> tuple[int, int]:
+        assert cached, "a look asks no broker"
+        return self.watermarks.get(partition.partition, (OFFSET_INVALID, OFFSET_INVALID))
 
     def seek(self, partition: Any) -> None:
         self.calls.append(("seek", partition.offset))

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import pytest
-from transport_harness import Events, Harness, fresh_name, message, texts
+from transport_harness import PATIENCE_S, Events, Harness, fresh_name, message, texts
 
 from branchy.errors import TransportError
 from branchy.transport.base import Link, Replied, RequestSource, Sender, Sent
@@ -294,6 +294,51 @@ def test_while_paused_nothing_is_delivered(bench: Bench):
     assert "later" not in texts(events.deliveries())
     source.resume()
     assert sorted(texts(events.wait_deliveries(3))) == ["before", "in passing", "later"]
+
+
+def until_lag(source: RequestSource, expected: int) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while source.lag != expected:
+        assert time.monotonic() < deadline_s, f"expected a lag of {expected}, got {source.lag}"
+        time.sleep(0.02)
+
+
+def test_before_it_is_started_and_after_it_is_closed_a_sources_lag_is_not_known(bench: Bench):
+    source = bench.link.requests(bench.queue, "edge", Events())
+    with closing(source):
+        assert source.lag is None
+        source.start()
+        until_lag(source, 0)
+    assert source.lag is None
+
+
+def test_a_paused_sources_lag_is_what_was_sent_and_it_is_gone_once_that_is_taken(bench: Bench):
+    events, witnessed = Events(), Events()
+    source = bench.source(events)
+    send_all(bench, ["before"])
+    events.wait_deliveries(1)
+    source.pause()
+    witness = bench.source(witnessed, "witness")
+    send_all(bench, [str(number) for number in range(40)])
+    witnessed.wait_deliveries(41)
+    in_passing = len(events.deliveries()) - 1  # a pause takes hold with the consumer's next turn
+    until_lag(source, 40 - in_passing)
+    until_lag(witness, 0)
+    source.resume()
+    events.wait_deliveries(41)
+    until_lag(source, 0)
+
+
+def test_what_is_taken_is_no_lag_before_it_is_settled_nor_what_was_settled_after_a_restart(bench: Bench):
+    events = Events()
+    source = bench.source(events)
+    send_all(bench, [str(number) for number in range(40)])
+    taken = events.wait_deliveries(40)
+    until_lag(source, 0)
+    for delivery in taken:
+        source.settle(delivery.token)
+    source.close()
+    until_lag(bench.source(Events()), 0)
 
 
 def test_an_unreadable_message_is_delivered_as_a_fault_and_the_next_one_arrives(bench: Bench):

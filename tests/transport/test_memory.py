@@ -46,6 +46,18 @@ def test_an_age_is_what_the_clock_says(link: MemoryLink, broker: MemoryBroker, c
     assert [delivery.age_s for delivery in events.deliveries()] == [7.0]
 
 
+def test_the_lags_of_a_groups_members_are_together_what_waits(link: MemoryLink, broker: MemoryBroker):
+    members = [link.requests(QUEUE, "edge", Events()) for _ in range(3)]
+    for each in members:
+        each.start()
+        each.pause()
+    for number in range(7):
+        broker.put(QUEUE, message(str(number)))
+    assert sorted(each.lag for each in members) == [2, 2, 3]
+    members[0].resume()
+    assert [each.lag for each in members] == [0, 0, 0]
+
+
 def test_a_message_over_the_limit_is_refused_for_good(link: MemoryLink, broker: MemoryBroker):
     sender = link.sender(events := Events(), message_timeout_s=1, queue_limit=1)
     assert sender.send(link.queue(QUEUE), Message([("a", b"b")], b"x" * 998), 1)

@@ -18,6 +18,7 @@ from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envel
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CLASSIC_GROUP, CONSUMER, CONSUMER_GROUP, EMBEDDED_CONSUMER
 from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.lag import LagReader
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class KafkaSource:
         self._ready, self._closing = threading.Event(), threading.Event()
         self._consumer = cluster.client(Consumer, CONSUMER, self._group(group))
         self._fetcher = Fetcher(self._consumer, cluster.name)
+        self._lag_reader = LagReader(self._consumer)
+        self._lag: int | None = None
         self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-requests", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +78,11 @@ class KafkaSource:
         with self._lock:
             return self._tracker.unsettled
 
+    @property
+    def lag(self) -> int | None:
+        """As of the last look, some 0.2 s ago; None before the first fetch, and while the brokers are away."""
+        return self._lag
+
     def close(self) -> None:
         """Commit, leave, end the thread."""
         if self._closing.is_set():
@@ -97,7 +105,14 @@ class KafkaSource:
             if time.monotonic() >= commit_at_s:
                 commit_at_s = time.monotonic() + COMMIT_EVERY_S
                 self._commit(self._uncommitted())
+                self._look_at_lag()
+        self._lag = None
         self._consumer.close()  # revokes, and with that commits
+
+    def _look_at_lag(self) -> None:
+        known = self._ready.is_set() and self._cluster.watch.up
+        mine = list(self._assignments.values())
+        self._lag = self._lag_reader.read(mine, paused=self._is_paused) if known else None
 
     def _take_what_is_there(self) -> None:
         first = self._fetcher.first(PAUSED_POLL_S if self._is_paused else POLL_S)

@@ -311,6 +311,22 @@ def test_an_age_is_corrected_by_the_brokers_clock(bench: Bench, monkeypatch):
     assert [delivery.age_s for delivery in bench.events.deliveries()] == [pytest.approx(10.0), 0.0, 0.0]
 
 
+def test_its_lag_is_read_in_passing_and_not_known_while_the_brokers_are_away(monkeypatch):
+    monkeypatch.setattr(source_module, "COMMIT_EVERY_S", 0.0)
+    bench = Bench()
+    bench.turn()
+    assert bench.source.lag is None, "the group has not said what its share is"
+    bench.consumer.watermarks, bench.consumer.positions = {0: (0, 30)}, {0: 12}
+    bench.assign(0)
+    bench.turn()
+    assert bench.source.lag == 18
+    bench.cluster.watch.up = False
+    bench.turn()
+    bench.turn()
+    assert bench.source.lag is None
+    bench.source.close()
+
+
 def test_while_the_brokers_are_away_closing_does_not_wait_for_a_commit(bench: Bench):
     bench.assign(0)
     bench.turn(FakeMessage(5))
