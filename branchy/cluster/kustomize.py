@@ -16,7 +16,7 @@ from branchy.errors import ClusterError, MissingExtraError, UsageError
 try:
     import yaml
 except ImportError:
-    raise MissingExtraError("branchy deploy", "deploy") from None
+    raise MissingExtraError("branchy deploy", "k8s") from None
 
 RENDER_S = 120.0
 """A kustomization may name resources that have to be fetched."""

@@ -17,7 +17,7 @@ try:
     from kubernetes.client import ApiClient, Configuration
     from kubernetes.client.exceptions import ApiException
 except ImportError:
-    raise MissingExtraError("branchy deploy", "deploy") from None
+    raise MissingExtraError("branchy deploy", "k8s") from None
 
 Query = Sequence[tuple[str, str]]
 

@@ -104,5 +104,5 @@ def test_without_its_extra_it_says_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; from branchy.cli.main import main; main()"
     line = [sys.executable, "-c", code, "deploy", "status"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    words = "branchy: branchy deploy needs an optional part; install it with: pip install 'branchy[deploy]'\n"
+    words = "branchy: branchy deploy needs an optional part; install it with: pip install 'branchy[k8s]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", words)
