@@ -164,7 +164,7 @@ class WorkQueue:
         return batch
 
     def computed(self, jobs: list[Job], seconds: float) -> None:
-        """A batch took so long."""
+        """From when it was taken a batch took so long."""
         group = self._groups[jobs[0].request.model, jobs[0].position]
         self._running -= len(jobs)
         self._running_s = self._running_s - len(jobs) * group.item_s if self._running else 0.0

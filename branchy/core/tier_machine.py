@@ -66,7 +66,7 @@ class TierMachine:
         self._by_token: dict[ev.Token, Job] = {}
         self._unacknowledged: dict[ev.Token, ev.SendAnswer | ev.DeadLetter] = {}
         self._queue = WorkQueue()
-        self._works: dict[int, list[Job]] = {}
+        self._works: dict[int, tuple[list[Job], float]] = {}
         self._timers: list[tuple[float, int, Job]] = []
         self._numbers = count()
         self._paused = False
@@ -108,7 +108,7 @@ class TierMachine:
                 self._answer_here(job, "timeout", now)
             else:
                 self._reject(job, "expired", "the deadline passed before it was computed", now)
-        self._submit()
+        self._submit(now)
         self._hold_or_resume()
         return self._take_effects()
 
@@ -222,19 +222,19 @@ class TierMachine:
 
     # --- computing -----------------------------------------------------------------------------------------------
 
-    def _submit(self) -> None:
+    def _submit(self, now: float) -> None:
         while self._free_workers and (batch := self._queue.take(self._limits.batch_size)):
             self._free_workers -= 1
             work = next(self._numbers)
-            self._works[work] = batch
+            self._works[work] = batch, now
             model = batch[0].request.model
             stage = self._models[model].stages[batch[0].position]
             self._out.append(ev.Submit(work, model, stage.name, [job.input for job in batch]))
 
     def _on_computed(self, event: ev.Computed, now: float) -> None:
-        batch = self._works.pop(event.work)
+        batch, taken = self._works.pop(event.work)
         self._free_workers += 1
-        self._queue.computed(batch, event.finished - event.started)
+        self._queue.computed(batch, now - taken)  # with what else goes on here meanwhile, such as refusing others
         model = self._models[batch[0].request.model]
         stage = model.stages[batch[0].position]
         done = [job for i, job in enumerate(batch) if i not in event.failures]
