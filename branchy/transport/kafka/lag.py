@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_END, OFFSET_INVALID, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
 from branchy.transport.kafka.addresses import Assignment
 
@@ -49,7 +49,7 @@ class LagReader:
         (partition,) = _partitions([assignment])
         low, high = map(int, self._consumer.get_watermark_offsets(partition, cached=True))
         begin = self._begins.get(assignment) if taken is None else taken
-        end = max(high, self._ends.get(assignment, OFFSET_INVALID))
+        end = max(high, self._ends.get(assignment, -1))
         if begin is None or max(begin, low) < 0 or end < 0:
             return None
         return max(0, end - max(begin, low))  # what retention has removed is not waited for
