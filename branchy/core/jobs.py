@@ -18,6 +18,10 @@ from branchy.core.tier_events import Came
 BATCH_S = 0.02
 """What a batch should take at most. One that gains by being larger takes less a job, and so grows."""
 
+QUEUE_SHARE = 1 / 3
+"""Most of the time left that may go by behind others that wait. A longer queue answers no more requests, only later;
+the rest is for what nobody can foresee: an estimate that is wrong, and CPU that others take."""
+
 Phase = Literal["waiting", "computing", "pending", "done"]
 Key = tuple[Hashable, str, str]
 
@@ -176,10 +180,20 @@ class WorkQueue:
 
         0 when nothing is ahead of it: one is always let in, or a single slow batch would shut the tier for ever.
         """
-        ahead = [group for (_, stage), group in self._groups.items() if stage <= position and group.waiting]
+        ahead = self._ahead(position)
         if not ahead and not self._running:
             return 0.0
         return self._running_s + sum(g.waiting * g.item_s for g in ahead) + self._groups[model, position].item_s
+
+    def fits(self, model: str, position: int, left_s: float) -> bool:
+        """Whether one that comes now to a stage is computed early enough.
+
+        Behind a running batch alone it may use all of its time: else none would wait for one that takes long.
+        """
+        return self.wait_s(model, position) <= (QUEUE_SHARE * left_s if self._ahead(position) else left_s)
+
+    def _ahead(self, position: int) -> list[_Group]:
+        return [group for (_, stage), group in self._groups.items() if stage <= position and group.waiting]
 
 
 class _Group:

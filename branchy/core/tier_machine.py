@@ -32,9 +32,6 @@ from branchy.core.way_up import WayUp
 from branchy.core.wire import check_tensor
 from branchy.errors import WireError
 
-QUEUE_SHARE = 0.5
-"""Most of the time left that may go by in the queue. A longer queue answers no more requests, only later, and the
-other half is for what nobody can foresee: an estimate that is wrong, and CPU that others take."""
 LATENCY_BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 10e3, 30e3)
 
 
@@ -218,7 +215,7 @@ class TierMachine:
 
     def _in_time(self, model: str, position: int, deadline: Deadline, now: float) -> bool:
         """Whether one that comes to a stage now is computed early enough, going by the queue's estimate."""
-        return self._queue.wait_s(model, position) <= QUEUE_SHARE * (deadline.answer_by - now)
+        return self._queue.fits(model, position, deadline.answer_by - now)
 
     # --- computing -----------------------------------------------------------------------------------------------
 

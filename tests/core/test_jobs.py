@@ -88,6 +88,31 @@ def test_only_what_goes_before_it_makes_one_wait():
     assert queue.wait_s("m", 1) == pytest.approx(0.1 + 3 * 2.0 + 2.0)
 
 
+def test_behind_a_running_batch_one_may_use_all_of_its_time_behind_others_a_third():
+    queue = WorkQueue()
+    assert queue.fits("m", 0, 0.001), "one is always let in when nothing is ahead of it"
+    computed(queue, 0, 0.1)
+    queue.push(job())
+    assert queue.take(1)
+    assert queue.fits("m", 0, 0.21)
+    assert not queue.fits("m", 0, 0.19)
+    queue.push(job())
+    assert queue.fits("m", 0, 0.91)
+    assert not queue.fits("m", 0, 0.89)
+
+
+def test_what_waits_for_a_later_stage_leaves_an_earlier_one_all_its_time():
+    queue = WorkQueue()
+    computed(queue, 1, 2.0)
+    computed(queue, 0, 0.1)
+    queue.push(job(position=0))
+    assert queue.take(1)
+    queue.push(job(position=1))
+    assert queue.fits("m", 0, 0.21)
+    assert queue.fits("m", 1, 12.4)
+    assert not queue.fits("m", 1, 12.2)
+
+
 def test_one_that_ended_some_other_way_makes_nobody_wait():
     queue = WorkQueue()
     computed(queue, 0, 0.1)

@@ -353,9 +353,9 @@ def test_a_tier_rejects_what_it_cannot_compute_in_time_before_it_computes(stages
     tier.handle(ev.Computed(work, {"logits": logits}, tier.now - 0.1, tier.now, {}))  # the rest went by elsewhere here
     lone = tier.arrive(w.request(tier.stages, 2, 100.0))
     assert tier.tokens[lone].terminal is None, "with nothing ahead of it one is always let in"
-    refused = answer_of(tier, tier.arrive(w.request(tier.stages, 3, 1500.0)))  # 0.8 s are more than half of it
+    refused = answer_of(tier, tier.arrive(w.request(tier.stages, 3, 2300.0)))  # 0.8 s are more than a third of it
     assert (refused.status, refused.reason, refused.label) == ("rejected", "overload", None)
-    patient = tier.arrive(w.request(tier.stages, 4, 2000.0))
+    patient = tier.arrive(w.request(tier.stages, 4, 2500.0))
     assert tier.tokens[patient].terminal is None
 
 
