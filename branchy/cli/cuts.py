@@ -24,6 +24,8 @@ def command(arch: str, shape: str, classes: int, cut: str | None, uplink_dtype: 
 
     ARCH is as for `branchy train`: path/to/file.py:function, path/to/model.keras or keras:NAME. With
     each cut come its shape, the bytes of a request and the share of the model's FLOPs before it.
+    Of an architecture that says itself where it is cut, such as b-alexnet, it lists the stages: what
+    each sends up, its parameters and FLOPs, and those of the full model.
     """
     from branchy.models.wanted import Wanted
     from branchy.runner.architecture import cuts_text

@@ -14,7 +14,11 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already.")
 @click.option("--name", help="The cascade's name, in its topics.  [default: the data set's]")
 @click.option(
-    "--arch", default="b-lenet", show_default=True, help="b-lenet; or FILE.py:FUNCTION, FILE.keras, keras:NAME."
+    "--arch",
+    default="b-lenet",
+    show_default=True,
+    help="b-lenet, b-lenet-paper, b-alexnet, b-resnet[:DEPTH], branchy-vgg16, branchy-mobilenet; "
+    "or FILE.py:FUNCTION, FILE.keras, keras:NAME.",
 )
 @click.option("--cut", metavar="LAYERS|auto[:N]", help="Where a Keras model is cut (branchy cuts).  [default: auto]")
 @click.option(

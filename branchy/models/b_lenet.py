@@ -1,4 +1,6 @@
-"""B-LeNet: LeNet-5 with early exits, after BranchyNet (Teerapittayanon et al., 2016, section IV).
+"""B-LeNet for three tiers: LeNet-5 with early exits, after BranchyNet (Teerapittayanon et al., 2016, section IV).
+
+The paper's own widths and exits are in `b_lenet_paper`.
 
 Three stages. The first convolution takes larger images in strides, so that what its cut sends
 up is smaller than the sample from 28 x 28 on, and each exit before the last is a pooled grid and
@@ -7,9 +9,8 @@ one dense layer: a few thousand operations.
 
 from __future__ import annotations
 
-from branchy.errors import ArchitectureError
 from branchy.models.backend import keras
-from branchy.models.branching import BranchyModel, Stage, Tensor
+from branchy.models.branching import BranchyModel, Stage, Tensor, check_size
 
 MIN_SIDE = 8
 _STRIDED_FROM = 16
@@ -26,8 +27,7 @@ def b_lenet(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
     Raises:
         ArchitectureError: the input is too small.
     """
-    if min(input_shape[:2]) < MIN_SIDE:
-        raise ArchitectureError(f"b-lenet needs samples of at least {MIN_SIDE} x {MIN_SIDE}, got {input_shape}")
+    check_size("b-lenet", input_shape, MIN_SIDE)
     layers = keras.layers
     strided = min(input_shape[:2]) >= _STRIDED_FROM
     near, middle, far = (16, 64, 128) if input_shape[-1] > 1 else (6, 32, 64) if strided else (8, 32, 64)

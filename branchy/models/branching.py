@@ -104,6 +104,12 @@ def called(architecture: Callable[..., Any], input_shape: tuple[int, ...], class
         raise ArchitectureError(f"the architecture function failed: {type(error).__name__}: {_line(error)}") from error
 
 
+def check_size(name: str, input_shape: tuple[int, ...], least: int) -> None:
+    """Raise `ArchitectureError` where samples are smaller than an architecture of that name can take."""
+    if min(input_shape[:2]) < least:
+        raise ArchitectureError(f"{name} needs samples of at least {least} x {least}, got {input_shape}")
+
+
 def check_names(names: Sequence[str]) -> None:
     """Raise `ArchitectureError` unless these can name stages: in files and in topics."""
     for name in names:

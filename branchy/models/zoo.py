@@ -9,12 +9,25 @@ from typing import Any
 
 from branchy.errors import ArchitectureError
 from branchy.models import functions
+from branchy.models.b_alexnet import b_alexnet
 from branchy.models.b_lenet import b_lenet
+from branchy.models.b_lenet_paper import b_lenet_paper
+from branchy.models.b_resnet import b_resnet, of_depth
 from branchy.models.backend import keras
 from branchy.models.branching import Build
+from branchy.models.branchy_mobilenet import branchy_mobilenet
+from branchy.models.branchy_vgg16 import branchy_vgg16
 from branchy.models.preprocessing import KERAS, application_module
 
-ZOO: dict[str, Build] = {"b-lenet": b_lenet}
+ZOO: dict[str, Build] = {
+    "b-lenet": b_lenet,
+    "b-lenet-paper": b_lenet_paper,
+    "b-alexnet": b_alexnet,
+    "b-resnet": b_resnet,
+    "branchy-vgg16": branchy_vgg16,
+    "branchy-mobilenet": branchy_mobilenet,
+}
+_OF_DEPTH = "b-resnet:"
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ def find(name: str) -> Architecture:
     """The architecture that `--arch` names.
 
     Args:
-        name: a name of the zoo; `path/to/file.py:function`; `path/to/model.keras`; or
+        name: a name of the zoo, `b-resnet:DEPTH` among them; `path/to/file.py:function`; `path/to/model.keras`; or
             `keras:NAME[:WEIGHTS]`, a model of `keras.applications` with random weights, or with those of a
             file, for these classes or without its top.
 
@@ -59,13 +72,15 @@ def find(name: str) -> Architecture:
     """
     if name in ZOO:
         return Architecture(name, ZOO[name], random=True)
+    if name.startswith(_OF_DEPTH):
+        return Architecture(name, of_depth(name.removeprefix(_OF_DEPTH)), random=True)
     if name.startswith(KERAS):
         return _application(name)
     if name.endswith(".keras"):
         return Architecture(name, lambda input_shape, classes: _saved(Path(name)))
     if not name.rpartition(":")[0].endswith(".py"):
         raise ArchitectureError(
-            f"no architecture '{name}': expected one of {', '.join(ZOO)}, or path/to/file.py:function, "
+            f"no architecture '{name}': expected one of {', '.join(ZOO)}, b-resnet:DEPTH, or path/to/file.py:function, "
             "path/to/model.keras or keras:NAME for your own"
         )
     return Architecture(name, functions.load(name))

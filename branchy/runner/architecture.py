@@ -70,17 +70,23 @@ def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, d
         wanted: the cuts to mark.
         dtype: what activations travel in.
 
+    Returns:
+        Where a Keras model can be cut; or the stages of an architecture that says itself where it is cut.
+
     Raises:
-        ArchitectureError: there is no such architecture, it is no Keras model that can be cut, or says
-            itself where it is cut.
+        ArchitectureError: there is no such architecture, it is no Keras model that can be cut, or a cut
+            is wanted of one that says itself where it is cut.
     """
-    from branchy.models import own, zoo
+    from branchy.models import branching, own, splitting, zoo
     from branchy.models.branching import called
     from branchy.models.cuts import find_cuts
 
     sample = InputSpec(TensorSpec("sample", shape, "uint8"), 0.0, 255.0)
     architecture = zoo.find(arch)
     made = called(architecture.build, shape, classes)
+    if isinstance(made, branching.BranchyModel) and wanted.cut is None:
+        built = branching.build(lambda *_: made, shape, classes, None)
+        return _stages_text(arch, splitting.split(built, sample, Uplink("activation", dtype)))
     flat = own.flattened(made, sample, architecture.preprocessing or "none", wanted)
     cuts = find_cuts(flat.source, flat.output)
     chosen = cuts.chosen(wanted.cut or "auto")
@@ -92,6 +98,23 @@ def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, d
     raw = body_bytes(sample.tensor, None)
     heading = f"{arch} can be cut in {len(rows)} places; a raw sample {_sides(shape)} has {raw:,} bytes a request"
     return f"{heading}\n\n{text_table(('layer', 'shape', 'chosen', 'bytes a request', 'FLOPs before'), rows, left=3)}"
+
+
+def _stages_text(arch: str, network: Network) -> str:
+    rows = []
+    for stage in (*(stage.spec for stage in network.stages), network.full.spec):
+        sent, size = "-", "-"
+        if stage.activation is not None and stage.uplink is not None:
+            sent, size = _sides(stage.activation.shape), f"{body_bytes(stage.activation, stage.uplink.dtype):,}"
+        rows.append((stage.name, sent, size, f"{stage.parameters:,}", f"{stage.flops:,}"))
+    sample = network.full.spec.input
+    heading = (
+        f"{arch} says itself where it is cut, in {len(network.stages)} stages; a raw sample {_sides(sample.shape)} "
+        f"has {body_bytes(sample, None):,} bytes a request; with its exits it has "
+        f"{network.trained.count_params():,} parameters"
+    )
+    header = ("stage", "sends up", "bytes a request", "parameters", "FLOPs")
+    return f"{heading}\n\n{text_table(header, rows, left=2)}"
 
 
 def _sides(shape: tuple[int, ...]) -> str:

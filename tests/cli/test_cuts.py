@@ -22,10 +22,21 @@ def test_the_places_to_cut_are_listed_with_shape_bytes_and_share_and_the_choice_
     assert 0 < float(rows["stem"][7].rstrip("%")) < float(rows["block_out"][-1].rstrip("%")) < 100
 
 
+def test_an_architecture_that_says_where_it_is_cut_is_listed_by_stages(run: Run) -> None:
+    code, out, _ = run("cuts", "b-lenet-paper", "--shape", "28,28,1", "--uplink-dtype", "uint8")
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[4:]}
+    assert code == 0
+    assert "in 2 stages; a raw sample 28 x 28 x 1" in out
+    assert list(rows) == ["edge", "cloud", "full"]
+    assert rows["edge"][1:6] == ["15", "x", "15", "x", "5"]
+    assert int(rows["edge"][6].replace(",", "")) == pytest.approx(15 * 15 * 5, abs=250)
+    assert rows["cloud"][1:3] == ["-", "-"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["b-lenet", "--shape", "8,8,1"], "says itself where it is cut"),
+        (["b-lenet", "--shape", "8,8,1", "--cut", "auto"], "says itself where it is cut"),
         (["nope", "--shape", "8,8,1"], "no architecture 'nope'"),
         ([OWN, "--shape", "8,8"], "expected height,width,channels, got '8,8'"),
         ([OWN, "--shape", "8,8,x"], "expected height,width,channels, got '8,8,x'"),

@@ -6,11 +6,119 @@ from typing import Any
 import numpy as np
 import pytest
 
+from branchy.core.cascade import InputSpec, TensorSpec, Uplink
+from branchy.datasets import Part
+from branchy.engines.litert import LiteRTEngine
 from branchy.errors import ArchitectureError
 from branchy.models.b_lenet import b_lenet
-from branchy.models.backend import keras
+from branchy.models.backend import keras, tf
 from branchy.models.branching import build
-from branchy.models.zoo import Backbone, find
+from branchy.models.export import write_litert
+from branchy.models.schedule import Schedule
+from branchy.models.splitting import Network, split
+from branchy.models.stopping import Goal
+from branchy.models.training import Fit, fit
+from branchy.models.zoo import ZOO, Backbone, find
+
+Shape = tuple[int, int, int]
+
+USUAL: dict[str, Shape] = {
+    "b-lenet": (28, 28, 1),
+    "b-lenet-paper": (28, 28, 1),
+    "b-alexnet": (32, 32, 3),
+    "b-resnet": (32, 32, 3),
+    "b-resnet:26": (32, 32, 3),
+    "branchy-vgg16": (180, 180, 3),
+    "branchy-mobilenet": (180, 180, 3),
+}
+LEAST = {"b-lenet": 8, "b-lenet-paper": 8, "b-alexnet": 16, "b-resnet": 8, "branchy-vgg16": 32, "branchy-mobilenet": 32}
+LEARNS: dict[str, Shape] = {
+    "b-lenet-paper": (8, 8, 1),
+    "b-alexnet": (16, 16, 3),
+    "b-resnet:14": (8, 8, 3),
+    "branchy-vgg16": (64, 64, 3),
+    "branchy-mobilenet": (32, 32, 3),
+}
+"""The smallest samples on which all of an architecture does something; VGG16 on 64 pixels, where a step is quick."""
+
+
+def test_every_architecture_of_the_zoo_is_tested() -> None:
+    assert set(ZOO) <= set(USUAL)
+    assert set(LEAST) == set(ZOO)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [*USUAL.items(), *((name, (least, least + 1, 3)) for name, least in LEAST.items())]
+)
+def test_an_architecture_is_built_for_its_usual_samples_and_for_the_smallest(name: str, shape: Shape) -> None:
+    names = [stage.name for stage in build(find(name).build, shape, 7, None).stages]
+    assert names in (["edge", "fog", "cloud"], ["edge", "cloud"])
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST.items())
+def test_samples_that_are_too_small_are_refused_in_one_line(name: str, least: int) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        build(find(name).build, (least, least - 1, 3), 10, None)
+    expected = f"{name} needs samples of at least {least} x {least}, got ({least}, {least - 1}, 3)"
+    assert str(caught.value) == expected
+
+
+class _Pixels:
+    """Samples of nothing in particular."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.labels = np.array([0, 1])
+        self.values = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+
+    def read(self, index: int) -> Any:
+        return self.values[index]
+
+    def raw(self, index: int) -> bytes:
+        raise NotImplementedError
+
+    def part(self) -> Part:
+        return Part(self, np.arange(2), self.labels)
+
+
+@pytest.mark.parametrize("name", LEARNS)
+def test_a_step_of_training_moves_all_weights_and_in_litert_the_stages_together_are_the_whole(
+    name: str, tmp_path: Path
+) -> None:
+    data = _Pixels(LEARNS[name])
+    spec = InputSpec(TensorSpec("sample", LEARNS[name], "uint8"), 0.0, 255.0)
+    network = split(build(find(name).build, LEARNS[name], 3, None), spec, Uplink("activation", "float32"))
+    before = [np.array(weight) for weight in network.trained.trainable_weights]
+    _one_step(network, data)
+    moved = [not np.array_equal(w, b) for w, b in zip(network.trained.trainable_weights, before, strict=True)]
+    assert all(moved)
+    expected, x = network.trained(data.values), data.values
+    for stage in network.stages:
+        path = tmp_path / f"{stage.spec.name}.tflite"
+        write_litert(stage.model, stage.spec.input, path)
+        out = LiteRTEngine(stage.spec, path).run(x)
+        assert not stage.spec.custom_objects
+        assert np.allclose(out["logits"], expected[stage.spec.name], atol=1e-4, rtol=1e-4)
+        x = out.get("activation", x)
+
+
+def _one_step(network: Network, data: _Pixels) -> None:
+    exits = {stage.spec.name: 1.0 for stage in network.stages}
+    goal = Goal("max_prob", [0.8] * len(exits), None, list(range(1, len(exits) + 1)))
+    how = Fit(exits, goal, 2, Schedule("constant", 0.001, 1), 0)
+    tf.config.run_functions_eagerly(True)  # tracing takes longer than one step does
+    try:
+        fit(network.trained, network.full.spec.input, data.part(), data.part(), how)
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_a_saved_stage_with_local_response_normalisation_loads_without_code(tmp_path: Path) -> None:
+    spec = InputSpec(TensorSpec("sample", (16, 16, 3), "uint8"), 0.0, 255.0)
+    stage = split(build(find("b-alexnet").build, (16, 16, 3), 3, None), spec, Uplink()).stages[0]
+    stage.model.save(tmp_path / "edge.keras")
+    loaded = keras.saving.load_model(tmp_path / "edge.keras", compile=False, safe_mode=True)
+    x = _Pixels((16, 16, 3)).values
+    assert np.allclose(loaded(x)["activation"], stage.model(x)["activation"], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (180, 180, 3), (9, 17, 3)])
@@ -25,11 +133,6 @@ def test_b_lenet_sends_up_fewer_float16_bytes_than_an_image_has(shape: tuple[int
     for stage in build(b_lenet, shape, 10, None).stages[:-1]:
         _, height, width, channels = stage.cut.shape
         assert 2 * height * width * channels < raw
-
-
-def test_b_lenet_refuses_samples_that_are_too_small() -> None:
-    with pytest.raises(ArchitectureError, match="at least 8 x 8"):
-        build(b_lenet, (7, 8, 1), 10, None)
 
 
 def test_a_function_in_a_file_of_ones_own_is_found(tmp_path: Path) -> None:
@@ -102,7 +205,15 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("vgg", "no architecture 'vgg': expected one of b-lenet, or path/to/file.py:function"),
+        (
+            "vgg",
+            f"no architecture 'vgg': expected one of {', '.join(ZOO)}, b-resnet:DEPTH, or path/to/file.py:function",
+        ),
+        ("b-resnet:18", "expected 6n + 2 layers from 14 to 1202, such as b-resnet:110; got '18'"),
+        ("b-resnet:8", "expected 6n + 2 layers"),
+        ("b-resnet:1208", "expected 6n + 2 layers"),
+        ("b-resnet:", "got ''"),
+        ("b-resnet:\u0662\u0660", "expected 6n + 2 layers"),
         ("mine.py", "no architecture"),
         ("mine.txt:small", "no architecture"),
         ("none.py:small", "no file none.py"),
