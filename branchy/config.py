@@ -162,7 +162,7 @@ class ServeSettings(_Settings):
         front: brokers towards the cloud; left out, the same as the back.
         cascade: name in the topics; None takes the bundle's.
         replica: this replica's ordinal or name (picks its reply partition); replicas of a tier need different ones.
-        engine: what runs the stages.
+        format: which form of the stages is run; `auto` times those there are and takes the quickest that is accurate.
         threads: threads an engine may use for one batch.
         batch_size: most samples in one batch.
         pending: most requests that may wait for the front.
@@ -180,7 +180,7 @@ class ServeSettings(_Settings):
     front: LinkSettings | None = None
     cascade: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,80}$")
     replica: str = "0"
-    engine: Literal["litert", "keras"] = "litert"
+    format: Literal["auto", "litert", "litert-float16", "litert-int8", "keras"] = "litert"
     threads: int = Field(default=1, ge=1, le=256)
     batch_size: int = Field(default=32, ge=1, le=4096)
     pending: int = Field(default=1024, ge=1)

@@ -46,6 +46,10 @@ class TrainingError(BranchyError):
     """Training, calibration or export did not give a usable model."""
 
 
+class ConversionError(TrainingError):
+    """LiteRT cannot express a stage; the message names the operation."""
+
+
 class TuningError(BranchyError):
     """No thresholds keep to what was asked for, or too few samples are there to say so."""
 

@@ -7,17 +7,20 @@ from typing import Any
 
 import click
 
+from branchy.cli import FORMATS
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("dataset")
 @click.option("--stage", metavar="NAME", help="Send every sample to this stage's exit; 'full' for the full model.")
 @click.option(
-    "--engine",
-    type=click.Choice(["litert", "keras"]),
+    "--format",
+    "fmt",
+    type=click.Choice(FORMATS),
     default="litert",
     show_default=True,
-    help="What runs the stages.",
+    help="Which form of the stages is run.",
 )
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads for one batch.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="1: one by one.")
@@ -60,7 +63,7 @@ def command(
     options["thresholds"] = parse_thresholds(threshold)
     numbers = (_numbers("--uplink-mbit", uplink_mbit), _numbers("--rtt-ms", rtt_ms), _numbers("--slower", slower))
     loaded = Bundle.load(bundle)
-    site = site_of(loaded.spec, options["engine"], *numbers)
+    site = site_of(loaded.spec, options["fmt"], *numbers)
     if out is not None:
         if stage is not None:
             raise UsageError("--out is about the whole cascade: leave --stage out")

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from branchy.cli import FORMATS
+
 
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), help="The bundle's directory.")
@@ -15,7 +17,11 @@ import click
 @click.option("--front", metavar="HOST:PORT", help="Brokers towards the cloud.  [default: the same as the back]")
 @click.option("--cascade", help="Name in the topics.  [default: the bundle's]")
 @click.option("--replica", help="This replica's ordinal or name; replicas of a tier need different ones.  [default: 0]")
-@click.option("--engine", type=click.Choice(["litert", "keras"]), help="What runs the stages.  [default: litert]")
+@click.option(
+    "--format",
+    type=click.Choice(["auto", *FORMATS]),
+    help="Of the stages. auto: the quickest here that is as accurate.  [default: litert]",
+)
 @click.option("--threads", type=int, help="Threads for one batch.  [default: 1]")
 @click.option("--batch-size", type=int, help="Most samples in one batch.  [default: 32]")
 @click.option("--pending", type=int, help="Most requests that may wait for the front.  [default: 1024]")

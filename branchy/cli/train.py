@@ -72,6 +72,13 @@ import click
     show_default=True,
     help="What activations travel in.",
 )
+@click.option(
+    "--formats",
+    metavar="NAMES",
+    default="litert,keras",
+    show_default=True,
+    help="Each stage's: litert, litert-float16, litert-int8, keras.",
+)
 def command(
     dataset: str,
     tiers: str | None,
@@ -81,6 +88,7 @@ def command(
     target_share: str | None,
     augment: str | None,
     distill: str | None,
+    formats: str,
     **flags: Any,
 ) -> None:
     """Train a model with early exits on DATASET, cut it into a stage a tier, and write the bundle.
@@ -90,7 +98,7 @@ def command(
     """
     from dataclasses import fields
 
-    from branchy.core.cascade import parse_thresholds
+    from branchy.core.cascade import parse_formats, parse_thresholds
     from branchy.models.wanted import Wanted
     from branchy.runner.recipe import Recipe
     from branchy.runner.training import TrainOptions, train
@@ -110,6 +118,7 @@ def command(
         recipe=Recipe(**{name: value for name, value in recipe.items() if value is not None}),
         thresholds=parse_thresholds(threshold),
         target_share=_numbers("--target-share", target_share),
+        formats=parse_formats(formats),
         command=_command_line(),
         **flags,
     )

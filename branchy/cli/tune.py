@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from branchy.cli import FORMATS
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -37,8 +39,9 @@ import click
 @click.option("--cost", type=click.Choice(["bytes", "flops"]), default="bytes", show_default=True, help="Of a sample.")
 @click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")
 @click.option(
-    "--engine",
-    type=click.Choice(["litert", "keras"]),
+    "--format",
+    "fmt",
+    type=click.Choice(FORMATS),
     default="litert",
     show_default=True,
     help="The format whose exits are tuned.",

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ Array = NDArray[np.generic]
 DType = Literal["float32", "float16", "uint8"]
 PolicyName = Literal["max_prob", "margin", "entropy"]
 UplinkKind = Literal["activation", "bottleneck", "sample"]
-FormatName = Literal["keras", "litert", "litert-fp16", "litert-int8"]
+FormatName = Literal["keras", "litert", "litert-float16", "litert-int8"]
 
 FULL = "full"
 """Name of the whole model as a stage of its own, and so of a tier that runs only it."""
@@ -121,12 +121,31 @@ class ExitSettings:
 
 @dataclass(frozen=True, slots=True)
 class StageFile:
-    """One format of a stage on disk: path inside the bundle, its SHA-256, and its exit's settings."""
+    """One format of a stage on disk.
+
+    A stage that cannot be had in a format stands in it with the nearest form that it has, so that what
+    follows is measured behind what will run: its path is then that of another format.
+
+    Attributes:
+        path: inside the bundle.
+        sha256: of the file.
+        size_bytes: of the file.
+        exit: its exit's settings, fitted behind the stages before it in the same format.
+        compute_ms: median for one sample where it was trained; None where not measured.
+        logits_off: how far its logits were at most from Keras', for the same inputs.
+    """
 
     path: str
     sha256: str
     size_bytes: int
     exit: ExitSettings | None
+    compute_ms: float | None = None
+    logits_off: float = 0.0
+
+    @property
+    def engine(self) -> Literal["keras", "litert"]:
+        """What runs the file."""
+        return "keras" if self.path.endswith(".keras") else "litert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +229,15 @@ class CascadeSpec:
         if stages[-1].logits is None:
             raise UsageError(f"a tier must end in a stage with an exit; {stages[-1].name} has none")
         return stages
+
+
+def parse_formats(text: str) -> tuple[FormatName, ...]:
+    """Formats as a person gives them, with commas between; raises `UsageError` for others, or one twice."""
+    known = {name: name for name in get_args(FormatName)}
+    names = [part.strip() for part in text.split(",")]
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise UsageError(f"--formats: expected some of {', '.join(known)}, each once, got {text!r}")
+    return tuple(known[name] for name in names)
 
 
 def parse_thresholds(values: Sequence[str]) -> Mapping[str, float] | float | None:

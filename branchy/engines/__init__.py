@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from branchy.core.cascade import FormatName, StageSpec
+from branchy.core.cascade import StageSpec
 from branchy.engines.base import Engine
 
 
-def open_engine(stage: StageSpec, path: Path, fmt: FormatName, threads: int = 1) -> Engine:
-    """Open a stage with the engine of its format; LiteRT never loads TensorFlow.
+def open_engine(stage: StageSpec, path: Path, engine: Literal["keras", "litert"], threads: int = 1) -> Engine:
+    """Open a stage; LiteRT never loads TensorFlow.
 
     Args:
         stage: what the file holds.
         path: the file, already verified (`Bundle.file`).
-        fmt: its format; every `litert...` one is run by LiteRT.
+        engine: what runs it (`StageFile.engine`).
         threads: how many threads one batch may use.
 
     Raises:
         EngineError: the file cannot be loaded, or is not the stage that the spec describes.
         MissingExtraError: Keras is not installed.
     """
-    if fmt == "keras":
+    if engine == "keras":
         from branchy.engines.keras import KerasEngine
 
         return KerasEngine(stage, path, threads)

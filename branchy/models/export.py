@@ -1,16 +1,18 @@
-"""Writing a stage: as a Keras file, and as a LiteRT float32 model with named inputs and outputs."""
+"""Writing a stage: as a Keras file, and as a LiteRT model with named inputs and outputs."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from branchy.core.cascade import TensorSpec
-from branchy.errors import TrainingError
+from branchy.core.cascade import Array, TensorSpec
+from branchy.errors import ConversionError
 from branchy.models.backend import quiet, tf
 
 SIGNATURE = "serve"
+Numbers = Literal["float32", "float16", "int8"]
 
 
 def write_keras(model: Any, path: Path) -> None:
@@ -18,14 +20,29 @@ def write_keras(model: Any, path: Path) -> None:
     model.save(path)
 
 
-def write_litert(model: Any, took: TensorSpec, path: Path) -> None:
-    """Convert a model to LiteRT float32, for any batch size, and write it.
+def write_litert(
+    model: Any,
+    took: TensorSpec,
+    path: Path,
+    numbers: Numbers = "float32",
+    seen: Array | None = None,
+) -> None:
+    """Convert a model to LiteRT, for any batch size, and write it.
 
     Its one signature, `serve`, takes a tensor by the name in `took` and gives the model's outputs
-    by theirs: LiteRT does not keep their order.
+    by theirs: LiteRT does not keep their order. Whatever it computes in, its input has the dtype in
+    `took` and its outputs are float32, so that tiers with other formats understand each other.
+
+    Args:
+        model: a functional Keras model.
+        took: its input.
+        path: where to write it.
+        numbers: `float16` keeps the weights in it and computes in float32; `int8` computes in integers,
+            weights by channel and activations by tensor (Jacob et al., 2018).
+        seen: for int8, (n, *took.shape) inputs by which the activations' ranges are found.
 
     Raises:
-        TrainingError: the converter does not know one of the model's operations.
+        ConversionError: the converter does not know one of the model's operations.
     """
     spec = tf.TensorSpec((None, *took.shape), took.dtype, name=took.name)
     holder = tf.Module()
@@ -34,12 +51,28 @@ def write_litert(model: Any, took: TensorSpec, path: Path) -> None:
     # as variables that LiteRT never initialises, in place of constants.
     holder.weights = [weight.value for weight in model.variables]
     with tempfile.TemporaryDirectory() as scratch, quiet():
+        tf.saved_model.save(holder, scratch, signatures={SIGNATURE: holder.serve})
+        converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=[SIGNATURE])
+        if numbers != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if numbers == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if numbers == "int8":
+            rows = () if seen is None else seen
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.representative_dataset = lambda: ({took.name: row[None]} for row in rows)
         try:
-            tf.saved_model.save(holder, scratch, signatures={SIGNATURE: holder.serve})
-            data: bytes = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=[SIGNATURE]).convert()
+            data: bytes = converter.convert()
+        except OSError:
+            raise  # a full disk is no trait of the model
         except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise TrainingError(
-                f"{path.name}: LiteRT cannot express this stage: {reason[0][:300] if reason else type(error).__name__}"
-            ) from error
+            raise ConversionError(f"{path.name}: LiteRT cannot express this stage: {_reason(str(error))}") from error
     path.write_bytes(data)
+
+
+def _reason(text: str) -> str:
+    """The operations that the converter does not know, or the first line of what it says."""
+    operations = re.findall(r"'tf\.(\w+)' op is neither", text)
+    if operations:
+        return f"it has no {', '.join(dict.fromkeys(operations))}"
+    return (text.strip().splitlines() or ["the converter does not say why"])[0][:300]

@@ -45,13 +45,13 @@ Unit = Literal["FLOPs", "ms", "bytes"]
 
 def site_of(
     spec: CascadeSpec,
-    engine: FormatName,
+    fmt: FormatName,
     uplink_mbit: Sequence[float],
     rtt_ms: Sequence[float],
     slower: Sequence[float],
 ) -> Site:
     """Links and computers for a cascade with a tier for each exit; see `Site.of`."""
-    return Site.of(len(exits_of(spec, engine)), uplink_mbit, rtt_ms, slower)
+    return Site.of(len(exits_of(spec, fmt)), uplink_mbit, rtt_ms, slower)
 
 
 def analyse(
@@ -59,7 +59,7 @@ def analyse(
     dataset: Dataset,
     site: Site,
     *,
-    engine: FormatName = "litert",
+    fmt: FormatName = "litert",
     threads: int = 1,
     policy: PolicyName | None = None,
     thresholds: Mapping[str, float] | float | None = None,
@@ -70,7 +70,7 @@ def analyse(
         bundle: a loaded bundle.
         dataset: that fits it.
         site: where it would run; from `site_of`.
-        engine: which of the bundle's formats is run.
+        fmt: which of the bundle's formats is run.
         threads: how many threads one batch may use.
         policy: instead of the bundle's.
         thresholds: instead of the bundle's.
@@ -80,12 +80,12 @@ def analyse(
         EngineError: see `measure`.
         DatasetError: a sample cannot be read.
     """
-    spec = override_exits(bundle.spec, engine, policy=policy, thresholds=thresholds)
-    exits = exits_of(spec, engine)
-    (measured,) = measure(bundle, [dataset.test], engine, threads, policy)
-    timed = time_stages(bundle, dataset.test, engine, threads)
+    spec = override_exits(bundle.spec, fmt, policy=policy, thresholds=thresholds)
+    exits = exits_of(spec, fmt)
+    (measured,) = measure(bundle, [dataset.test], fmt, threads, policy)
+    timed = time_stages(bundle, dataset.test, fmt, threads)
     own = tuple(settings.threshold for settings in exits.values())
-    return Analysis(spec, engine, measured, own, timed, site)
+    return Analysis(spec, fmt, measured, own, timed, site)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Analysis:
 
     Attributes:
         spec: the cascade with the thresholds that count.
-        engine: the format that was run.
+        fmt: the format that was run.
         measured: every exit on every sample.
         thresholds: of the exits, in order.
         timed: on this machine.
@@ -102,7 +102,7 @@ class Analysis:
     """
 
     spec: CascadeSpec
-    engine: FormatName
+    fmt: FormatName
     measured: Measured
     thresholds: Thresholds
     timed: Timed
@@ -118,9 +118,9 @@ class Analysis:
         leaving, labels = self.outputs.leaving(self.thresholds), self.outputs.labels
         exits = [
             ExitView.of(name, self.measured.logits[name], labels, settings.temperature, leaving == k)
-            for k, (name, settings) in enumerate(exits_of(self.spec, self.engine).items())
+            for k, (name, settings) in enumerate(exits_of(self.spec, self.fmt).items())
         ]
-        settings = self.spec.full.exit_settings(self.engine)
+        settings = self.spec.full.exit_settings(self.fmt)
         temperature = settings.temperature if settings is not None else 1.0
         return [*exits, as_cascade(exits), ExitView.of(FULL, self.measured.logits[FULL], labels, temperature, None)]
 
@@ -159,7 +159,7 @@ class Analysis:
         slower = "as fast as this one" if set(self.site.slower) == {1.0} else f"{_list(self.site.slower)} times slower"
         return (
             f"does it pay? Uplink {_list(self.site.uplink_mbit)} Mbit/s, round trip {_list(self.site.rtt_ms)} ms, "
-            f"computers {slower}\none sample at a time here, {self.engine}: {here}\n"
+            f"computers {slower}\none sample at a time here, {self.fmt}: {here}\n"
             f"'as right': no difference to be seen on {len(self.outputs):,} samples"
         )
 

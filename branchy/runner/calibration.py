@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from branchy.core import wire
 from branchy.core.calibration import always, fit_temperature, share_thresholds
-from branchy.core.cascade import Array, ExitSettings, PolicyName, StageSpec
+from branchy.core.cascade import Array, ExitSettings, FormatName, PolicyName, StageSpec
 from branchy.core.policies import is_sure, probabilities, score
 from branchy.core.reliability import Calibration
 from branchy.datasets import Part
@@ -25,8 +25,17 @@ Run = Callable[[Array], Mapping[str, Array]]
 """A loaded stage: a batch to its outputs by name."""
 
 BATCH = 64
-FORMAT_TOLERANCE = 1e-4
-"""How far a format's outputs may be from Keras', as a share of the largest output (float32 rounding gives 1e-6)."""
+FORMAT_TOLERANCE: Mapping[FormatName, float] = {
+    "keras": 1e-4,
+    "litert": 1e-4,
+    "litert-float16": 0.03,
+    "litert-int8": 0.5,
+}
+"""How far a format's outputs may be from Keras', as a share of the largest output.
+
+float32 rounding gives 1e-6, float16 weights 1e-3, int8 a few hundredths: what is looked for is a converter
+that makes another model of it. What int8 costs is told by its accuracy.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +191,7 @@ def _shares(exits: Mapping[str, ExitSettings], scores: Mapping[str, NDArray[np.f
     return shares
 
 
-def check_format(stage: StageSpec, run: Run, inputs: Array, expected: Mapping[str, Array], fmt: str) -> None:
+def check_format(stage: StageSpec, run: Run, inputs: Array, expected: Mapping[str, Array], fmt: FormatName) -> float:
     """Hold one format of a stage against Keras.
 
     Args:
@@ -190,17 +199,23 @@ def check_format(stage: StageSpec, run: Run, inputs: Array, expected: Mapping[st
         run: the stage in that format, loaded from its file.
         inputs: (n, *stage.input.shape) validation samples as they reach this stage.
         expected: what Keras gives for them, by name.
-        fmt: the format's name, for people.
+        fmt: the format.
+
+    Returns:
+        How far a logit is from Keras' at most; 0 for a stage without an exit.
 
     Raises:
-        TrainingError: an output is further away than `FORMAT_TOLERANCE` of the largest, or not finite.
+        TrainingError: an output is further away than the format's `FORMAT_TOLERANCE` of the largest, or not finite.
     """
-    found = run(inputs)
+    found, logits_off = run(inputs), 0.0
     for name, want in expected.items():
-        allowed = FORMAT_TOLERANCE * max(1.0, float(np.abs(np.asarray(want, np.float64)).max()))
+        allowed = FORMAT_TOLERANCE[fmt] * max(1.0, float(np.abs(np.asarray(want, np.float64)).max()))
         off = float(np.abs(np.asarray(found[name], np.float64) - np.asarray(want, np.float64)).max())
         if not off <= allowed:
             raise TrainingError(
                 f"stage {stage.name}: its {name} in format {fmt} is off by {off:.3g} from Keras, expected at most "
                 f"{allowed:.3g}; the converter changed the model: use other layers there"
             )
+        if stage.logits is not None and name == stage.logits.name:
+            logits_off = off
+    return logits_off

@@ -14,7 +14,7 @@ from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, i
 from branchy.core.policies import Verdict, judge
 from branchy.errors import EngineError, UsageError
 from branchy.runner.events import Stamper, new_traceparent, uuid7
-from branchy.runner.serving import load_tier
+from branchy.runner.tier_loading import load_tier
 from branchy.store.bundle import Bundle
 from branchy.transport.base import Message
 
@@ -38,7 +38,7 @@ class Cascade:
     def __init__(
         self,
         bundle: Bundle,
-        engine: FormatName = "litert",
+        fmt: FormatName = "litert",
         threads: int = 1,
         *,
         stage: str | None = None,
@@ -49,7 +49,7 @@ class Cascade:
 
         Args:
             bundle: a loaded bundle.
-            engine: which of its formats is run.
+            fmt: which of its formats is run.
             threads: how many threads one batch may use.
             stage: None lets every sample leave at the first sure exit; a stage's name sends all of
                 them to that exit, and `full` through the full model.
@@ -64,7 +64,7 @@ class Cascade:
         """
         if stage is not None and (policy is not None or thresholds is not None):
             raise UsageError(f"with stage {stage} every sample goes to one exit: leave policy and threshold out")
-        loaded = load_tier(bundle, _way_to(bundle.spec, stage), engine, threads, policy, thresholds)
+        loaded = load_tier(bundle, _way_to(bundle.spec, stage), fmt, threads, policy, thresholds)
         self.bundle = bundle
         self.spec = loaded.spec
         self.stages = loaded.model.stages

@@ -126,7 +126,7 @@ def evaluate(
     bundle: Bundle,
     dataset: Dataset,
     *,
-    engine: FormatName = "litert",
+    fmt: FormatName = "litert",
     threads: int = 1,
     stage: str | None = None,
     policy: PolicyName | None = None,
@@ -139,7 +139,7 @@ def evaluate(
     Args:
         bundle: a loaded bundle.
         dataset: with the bundle's labels and input.
-        engine: which of the bundle's formats is run.
+        fmt: which of the bundle's formats is run.
         threads: how many threads one batch may use.
         stage: None for the whole cascade; see `Cascade`.
         policy: instead of the bundle's.
@@ -153,11 +153,9 @@ def evaluate(
         DatasetError: a sample cannot be read.
     """
     check_fits(dataset, bundle.spec)
-    heading = (
-        f"{dataset.name}, {len(dataset.test)} test samples, {engine}, bundle {bundle.spec.name} {bundle.digest[:12]}"
-    )
+    heading = f"{dataset.name}, {len(dataset.test)} test samples, {fmt}, bundle {bundle.spec.name} {bundle.digest[:12]}"
     with ExitStack() as stack:
-        cascade = Cascade(bundle, engine, threads, stage=stage, policy=policy, thresholds=thresholds)
+        cascade = Cascade(bundle, fmt, threads, stage=stage, policy=policy, thresholds=thresholds)
         stack.callback(cascade.close)
         report = stack.enter_context(CsvReport(csv, cascade.tiers)) if csv else None
         tallies = _tallies(cascade)

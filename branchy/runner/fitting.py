@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOT_OF_THE_WEIGHTS = ("dataset", "out", "name", "overwrite", "command", "resume", "log_dir")
+NOT_OF_THE_WEIGHTS = ("dataset", "out", "name", "overwrite", "command", "resume", "log_dir", "formats")
 """Options that change nothing in how the weights are found (of the data set its content does)."""
 
 

@@ -58,7 +58,7 @@ def _describe_stage(spec: CascadeSpec, stage: StageSpec) -> Data:
 def _heading(data: Data) -> str:
     training, tensor = data["training"], data["input"]["tensor"]
     lines = {
-        "bundle": f"{data['name']}, {len(data['labels'])} classes, {_size(data['size_bytes'])}",
+        "bundle": f"{data['name']}, {len(data['labels'])} classes, {size_text(data['size_bytes'])}",
         "digest": data["digest"],
         "classes": listed(data["labels"]),
         "input": f"{_tensor(tensor)} in {data['input']['low']:g}..{data['input']['high']:g}, "
@@ -85,30 +85,38 @@ def _stage_table(stages: list[Data]) -> str:
 
 
 def _file_table(stages: list[Data]) -> str:
-    header = ("stage", "format", "file", "leaves at", "size", "temperature", "accuracy", "95 % interval")
+    header = ("stage", "format", "file", "leaves at", "size", "ms", "temperature", "accuracy", "95 % interval")
     rows = []
     for stage in stages:
         for fmt, file in stage["files"].items():
             exits = None if file["exit"] is None else ExitSettings(**file["exit"])
             always = not stage["successors"]
-            rows.append((stage["name"], fmt, file["path"], *_exit_cells(exits, always, file["size_bytes"])))
+            rule, *measured = _exit_cells(exits, always)
+            size, took = size_text(file["size_bytes"]), ms_text(file["compute_ms"])
+            rows.append((stage["name"], fmt, file["path"], rule, size, took, *measured))
     return text_table(header, rows, left=4)
 
 
-def _exit_cells(exits: ExitSettings | None, always: bool, size_bytes: int) -> tuple[str, ...]:
+def _exit_cells(exits: ExitSettings | None, always: bool) -> tuple[str, ...]:
     if exits is None:
-        return ("no exit", _size(size_bytes), "-", "-", "-")
+        return ("no exit", "-", "-", "-")
     interval = "-"
     if exits.accuracy is not None and exits.samples:
         low, high = wilson(round(exits.accuracy * exits.samples), exits.samples)
         interval = f"{low:.1%} to {high:.1%}"
     accuracy = "-" if exits.accuracy is None else f"{exits.accuracy:.1%}"
-    return ("always" if always else exits.rule, _size(size_bytes), f"{exits.temperature:.3f}", accuracy, interval)
+    return ("always" if always else exits.rule, f"{exits.temperature:.3f}", accuracy, interval)
 
 
 def _tensor(tensor: Data) -> str:
     return f"{tensor['name']} {tuple(tensor['shape'])} {tensor['dtype']}"
 
 
-def _size(size_bytes: int) -> str:
+def ms_text(ms: float | None) -> str:
+    """A computing time for people; a dash where it was not measured."""
+    return "-" if ms is None else f"{ms:.3f}"
+
+
+def size_text(size_bytes: int) -> str:
+    """A file's size for people."""
     return f"{size_bytes:,} B" if size_bytes < 10_000 else f"{size_bytes / 1e3:,.0f} kB"

@@ -18,7 +18,7 @@ from branchy.datasets.dataset import Samples
 from branchy.errors import EngineError, UsageError
 from branchy.runner.calibration import Run, exit_logits
 from branchy.runner.inspection import body_bytes
-from branchy.runner.serving import load_tier
+from branchy.runner.tier_loading import load_tier
 from branchy.store.bundle import Bundle
 
 CostName = Literal["bytes", "flops"]
@@ -56,35 +56,35 @@ class Measured:
 
 
 def measure(
-    bundle: Bundle, parts: Sequence[Part], engine: FormatName, threads: int, policy: PolicyName | None
+    bundle: Bundle, parts: Sequence[Part], fmt: FormatName, threads: int, policy: PolicyName | None
 ) -> list[Measured]:
     """Run every stage and the full model over some parts of a data set, activations through the uplinks' codecs.
 
     Args:
         bundle: a loaded bundle.
         parts: of a data set that fits it.
-        engine: which of the bundle's formats is run.
+        fmt: which of the bundle's formats is run.
         threads: how many threads one batch may use.
         policy: that the exits' scores are for; None takes the bundle's.
 
     Raises:
-        EngineError: logits that are not finite, or see `serving.load_tier`.
+        EngineError: logits that are not finite, or see `tier_loading.load_tier`.
         DatasetError: a sample cannot be read.
     """
     with ExitStack() as stack:
         runs: dict[str, Run] = {}
         chains = (tuple(stage.name for stage in bundle.spec.stages), (FULL,))
         for names in chains:
-            for (_, name), opened in load_tier(bundle, names, engine, threads).engines.items():
+            for (_, name), opened in load_tier(bundle, names, fmt, threads).engines.items():
                 stack.callback(opened.close)
                 runs[name] = opened.run
-        return [_measure(bundle.spec, runs, part, engine, policy) for part in parts]
+        return [_measure(bundle.spec, runs, part, fmt, policy) for part in parts]
 
 
 def _measure(
-    spec: CascadeSpec, runs: dict[str, Run], part: Part, engine: FormatName, policy: PolicyName | None
+    spec: CascadeSpec, runs: dict[str, Run], part: Part, fmt: FormatName, policy: PolicyName | None
 ) -> Measured:
-    settings = exits_of(spec, engine)
+    settings = exits_of(spec, fmt)
     chosen = policy or _own_policy(settings)
     seen = _Digesting(part.samples)
     logits = exit_logits(spec.stages, runs, Part(seen, part.indices, part.labels), "every exit")
@@ -114,9 +114,9 @@ def _own_policy(settings: dict[str, ExitSettings]) -> PolicyName:
     return policies.pop()
 
 
-def exits_of(spec: CascadeSpec, engine: FormatName) -> dict[str, ExitSettings]:
+def exits_of(spec: CascadeSpec, fmt: FormatName) -> dict[str, ExitSettings]:
     """By stage the settings of the exits in one format, the last exit included."""
-    return {s.name: settings for s in spec.stages if (settings := s.exit_settings(engine)) is not None}
+    return {s.name: settings for s in spec.stages if (settings := s.exit_settings(fmt)) is not None}
 
 
 def exit_costs(spec: CascadeSpec, cost: CostName) -> tuple[float, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from branchy.core import wire
-from branchy.core.cascade import FULL, Array, CascadeSpec, FormatName, StageFile, StageSpec
+from branchy.core.cascade import Array, CascadeSpec, FormatName, StageFile, StageSpec
 from branchy.datasets import Dataset, Part
-from branchy.engines import open_engine
 from branchy.reports import history as reports
 from branchy.runner.calibration import Calibrated, Run, Step, Thresholds, calibrate, check_format, walk
+from branchy.runner.exporting import Exported, Exporter
+from branchy.runner.format_choice import TOLERANCE, time_in_turn
 from branchy.runner.training_summary import StageSummary, Summary
 from branchy.store.bundle import Bundle
 
@@ -49,6 +51,7 @@ class Packer:
         network: Network,
         wanted: Thresholds,
         history: History,
+        formats: Sequence[FormatName] = ("litert", "keras"),
     ) -> None:
         self._name, self._data, self._parts = name, data, parts
         self._network, self._wanted, self._history = network, wanted, history
@@ -59,7 +62,11 @@ class Packer:
         keras = self._keras()
         self._steps: list[Step] = [*walk(self._stages, keras, samples), *walk([network.full.spec], keras, samples)]
         self._sample_bytes = len(wire.encode_tensors({"sample": samples[0]}))
+        self._formats = formats
+        self._exported: dict[FormatName, Exported] = {}
         self._measured: dict[FormatName, Calibrated] = {}
+        self._compute_ms: dict[tuple[str, FormatName], float] = {}
+        self._logits_off: dict[tuple[str, FormatName], float] = {}
         self._warn_of_large_cuts()
 
     def golden(self) -> dict[str, tuple[Array, Array]]:
@@ -77,20 +84,23 @@ class Packer:
         """Write every file of the bundle but golden inputs and manifest; returns what the manifest says of the cascade.
 
         Raises:
-            TrainingError: LiteRT cannot express a stage, or gives other outputs than Keras.
+            TrainingError: a format gives other outputs than Keras, or a stage of one's own layers is not LiteRT's.
         """
         from branchy.models.backend import quiet
 
         reports.write_csv(folder / "history.csv", self._history)
         reports.plot(folder, self._history, [spec.name for spec in self._stages if spec.logits is not None])
-        self._export(folder)
-        with ExitStack() as stack:
-            litert = self._open_litert(folder, stack)
-            with quiet():  # LiteRT tells of its delegate at the first run
-                for step in self._steps:
-                    check_format(step.stage, litert[step.stage.name], step.inputs, step.outputs, "litert")
-            self._measure("litert", litert)
-        self._measure("keras", self._keras())
+        with ExitStack() as stack, tqdm(self._formats, desc="exporting", unit="format", leave=False) as formats:
+            exporter = Exporter(self._network, self._parts["train"], folder, stack)
+            for fmt in formats:
+                with quiet():  # LiteRT tells of its delegate at the first run
+                    self._exported[fmt] = exporter.export(fmt)
+                    self._check(fmt)
+                self._measure(fmt, self._exported[fmt].runs)
+            self._time()
+        if "keras" not in self._measured:
+            self._measure("keras", self._keras())
+        self._warn_of_lost_accuracy()
         return CascadeSpec(
             name=self._name,
             labels=self._data.labels,
@@ -99,24 +109,9 @@ class Packer:
             full=self._with_files(self._network.full.spec),
         )
 
-    def _export(self, folder: Path) -> None:
-        from branchy.models.export import write_keras, write_litert
-
-        for stage, model in tqdm(self._models.items(), desc="exporting", unit="stage", leave=False):
-            write_keras(model.model, folder / _file(stage, "keras"))
-            write_litert(model.model, model.spec.input, folder / _file(stage, "litert"))
-
-    def _open_litert(self, folder: Path, stack: ExitStack) -> dict[str, Run]:
-        runs: dict[str, Run] = {}
-        for stage, model in self._models.items():
-            engine = open_engine(model.spec, folder / _file(stage, "litert"), "litert")
-            stack.callback(engine.close)
-            runs[stage] = engine.run
-        return runs
-
     def summary(self, bundle: Bundle) -> Summary:
         """The written bundle in numbers."""
-        measured = self._measured["litert"]
+        measured = self._measured[self._formats[0]]
         stages = tuple(
             StageSummary(
                 bundle.spec.stage(step.stage.name),
@@ -146,6 +141,24 @@ class Packer:
                     self._sample_bytes,
                 )
 
+    def _check(self, fmt: FormatName) -> None:
+        for step in self._steps:
+            run = self._exported[fmt].runs[step.stage.name]
+            self._logits_off[step.stage.name, fmt] = check_format(step.stage, run, step.inputs, step.outputs, fmt)
+
+    def _time(self) -> None:
+        for step in self._steps:
+            name, one = step.stage.name, step.inputs[:1]
+            runs = {fmt: partial(each.runs[name], one) for fmt, each in self._exported.items()}
+            self._compute_ms.update({(name, fmt): took for fmt, took in time_in_turn(runs).items()})
+
+    def _warn_of_lost_accuracy(self) -> None:
+        for fmt in self._formats:
+            for name, settings in self._measured[fmt].exits.items():
+                lost = (self._measured["keras"].exits[name].accuracy or 0.0) - (settings.accuracy or 0.0)
+                if lost > TOLERANCE:
+                    log.warning("%s is %.1f points less accurate in %s than in Keras", name, 100 * lost, fmt)
+
     def _keras(self) -> dict[str, Run]:
         from branchy.models.splitting import runner
 
@@ -163,11 +176,14 @@ class Packer:
     def _with_files(self, spec: StageSpec) -> StageSpec:
         """The spec with its formats; sizes and digests are measured where they are written."""
         files: dict[FormatName, StageFile] = {
-            fmt: StageFile(_file(spec.name, fmt), "", 0, measured.exits.get(spec.name))
-            for fmt, measured in self._measured.items()
+            fmt: StageFile(
+                exported.files[spec.name],
+                "",
+                0,
+                self._measured[fmt].exits.get(spec.name),
+                round(self._compute_ms[spec.name, fmt], 4),
+                self._logits_off[spec.name, fmt],
+            )
+            for fmt, exported in self._exported.items()
         }
         return replace(spec, files=files)
-
-
-def _file(stage: str, fmt: FormatName) -> str:
-    return f"{'model' if stage == FULL else stage}.{'keras' if fmt == 'keras' else 'tflite'}"

@@ -9,27 +9,23 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar, cast
 
-import numpy as np
-
 from branchy.config import LinkSettings, ServeSettings
 from branchy.core import topics
-from branchy.core.cascade import Array, CascadeSpec, FormatName, PolicyName, StageSpec, override_exits
-from branchy.core.certificate import runs_as_certified
+from branchy.core.cascade import Array, CascadeSpec, PolicyName
 from branchy.core.messages import EncodedSample
-from branchy.core.tier_model import TierLimits, TierModel
+from branchy.core.tier_model import TierLimits
 from branchy.datasets import images
-from branchy.engines import open_engine
-from branchy.engines.base import Engine
-from branchy.errors import BranchyError, BrokerUnavailableError, BundleError, EngineError, TransportError
+from branchy.errors import BranchyError, BrokerUnavailableError, TransportError
 from branchy.runner.executor import Executor
+from branchy.runner.format_choice import load_quickest
 from branchy.runner.health import Health
 from branchy.runner.tier import Back, Front, Tier
+from branchy.runner.tier_loading import Loaded, load_tier
 from branchy.store.bundle import Bundle
 from branchy.transport.base import Link
 
@@ -44,7 +40,6 @@ SENDER_WAIT_S = 2.0
 """A new idempotent producer's first send waits up to a second for its producer id; a tier is ready after that."""
 HEADER_ROOM_BYTES = 4096
 """Room for headers and the tensors' own, when a payload is held against a broker's limit."""
-GOLDEN_TOLERANCE = 1e-3
 GC_EVERY = 20_000
 """Objects between two looks of the garbage collector, which leaves out what was loaded before (a tenth of the work)."""
 
@@ -54,64 +49,6 @@ T = TypeVar("T")
 
 class StoppedError(BranchyError):
     """The tier was told to stop before it was ready."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A tier's part of a bundle, ready to run: its decisions' data, its engines, and the whole cascade."""
-
-    spec: CascadeSpec
-    model: TierModel
-    engines: Mapping[tuple[str, str], Engine]
-
-
-def load_tier(
-    bundle: Bundle,
-    names: tuple[str, ...],
-    engine: FormatName = "litert",
-    threads: int = 1,
-    policy: PolicyName | None = None,
-    thresholds: Mapping[str, float] | float | None = None,
-) -> Loaded:
-    """Open the engines of a tier's stages and hold each against the bundle's golden inputs.
-
-    Raises:
-        UsageError: a stage that the bundle has not, stages that are not consecutive, or a threshold
-            outside its policy's range.
-        BundleError: a stage is not exported in that format, or its uplink is not supported yet.
-        EngineError: an engine cannot be opened, or gives other logits than it gave at training.
-    """
-    spec = override_exits(bundle.spec, engine, policy=policy, thresholds=thresholds)
-    stages = spec.tier(names)
-    exits = {s.name: settings for s in stages if (settings := s.exit_settings(engine)) is not None}
-    for stage in stages:
-        if stage.uplink is not None and stage.uplink.kind != "activation":
-            raise BundleError(
-                f"stage {stage.name}: only the uplink 'activation' can be served, got {stage.uplink.kind!r}"
-            )
-    engines: dict[tuple[str, str], Engine] = {}
-    try:
-        for stage in stages:
-            opened = open_engine(stage, bundle.file(stage, engine), engine, threads)
-            engines[bundle.digest, stage.name] = opened
-            if stage.logits is not None:
-                _check_golden(opened, stage, *bundle.golden(stage.name))
-    except BaseException:
-        for opened in engines.values():
-            opened.close()
-        raise
-    certified = runs_as_certified(bundle.manifest.certificate, bundle.spec, stages, engine, exits)
-    return Loaded(spec, TierModel(bundle.digest, spec.labels, stages, exits, certified), engines)
-
-
-def _check_golden(engine: Engine, stage: StageSpec, inputs: Array, expected: Array) -> None:
-    logits = engine.run(inputs)[stage.logits.name if stage.logits else ""]
-    if not np.allclose(logits, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):
-        off = float(np.max(np.abs(np.asarray(logits, np.float64) - np.asarray(expected, np.float64))))
-        raise EngineError(
-            f"stage {stage.name}: its golden inputs give logits that are off by {off:.3g} on this machine; "
-            "expected those of training; export the bundle again or use another engine"
-        )
 
 
 def serve(
@@ -132,8 +69,8 @@ def serve(
         ready_file: written, with this process' id, when requests sent from then on are taken.
 
     Raises:
-        BranchyError: as `load_tier`; the health port cannot be had; or a payload is over a broker's limit.
-            A broker that is not there is not an error: the tier says so and tries again.
+        BranchyError: as `load_tier` or `load_quickest`; the health port cannot be had; or a payload is over a
+            broker's limit. A broker that is not there is not an error: the tier says so and tries again.
     """
     health = Health()
     with ExitStack() as stack:
@@ -142,7 +79,11 @@ def serve(
 
             stack.enter_context(closing(HealthPort(settings.health, health)))
         bundle = Bundle.load(settings.bundle)
-        loaded = load_tier(bundle, settings.tier, settings.engine, settings.threads, policy, thresholds)
+        loaded = (
+            load_quickest(bundle, settings.tier, settings.threads, policy, thresholds)
+            if settings.format == "auto"
+            else load_tier(bundle, settings.tier, settings.format, settings.threads, policy, thresholds)
+        )
         health.loaded(_cascade(settings, loaded), loaded.model.stages[0].name, loaded.model.digest)
         _run(settings, loaded, open_link, health, ready_file, stack)
 

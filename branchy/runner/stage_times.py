@@ -25,7 +25,7 @@ class Timed:
     full: TierFigures
 
 
-def time_stages(bundle: Bundle, part: Part, engine: FormatName, threads: int) -> Timed:
+def time_stages(bundle: Bundle, part: Part, fmt: FormatName, threads: int) -> Timed:
     """Median time of each tier and of the full model for one sample, and the bytes of their requests.
 
     Only the models' own time counts. Both run in turn, so that whatever else the machine does is shared.
@@ -33,8 +33,8 @@ def time_stages(bundle: Bundle, part: Part, engine: FormatName, threads: int) ->
     samples, _ = part.read(np.arange(min(PROBES, len(part))))
     last = bundle.spec.stages[-1].name
     with (
-        closing(Cascade(bundle, engine, threads, stage=last)) as cascade,
-        closing(Cascade(bundle, engine, threads, stage=FULL)) as full,
+        closing(Cascade(bundle, fmt, threads, stage=last)) as cascade,
+        closing(Cascade(bundle, fmt, threads, stage=FULL)) as full,
     ):
         for each in (cascade, full):
             each.predict(samples[:1])  # what an engine makes on first use is no part of the times

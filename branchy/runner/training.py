@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from branchy import __version__
-from branchy.core.cascade import DType, ExitSettings, PolicyName
+from branchy.core.cascade import DType, ExitSettings, FormatName, PolicyName
 from branchy.datasets import Dataset, Part, load
 from branchy.errors import UsageError
 from branchy.models.wanted import Wanted
@@ -64,6 +64,7 @@ class TrainOptions:
         thresholds: for every exit or by stage; None is 0.8, not to be given with
         target_share: per cent of the answers that shall leave at each exit.
         uplink_dtype: what activations travel in.
+        formats: that each stage is exported in; the first is what the summary is about.
         overwrite: whether a bundle that is there already is replaced.
         resume: whether to go on from the checkpoint of a training that was ended, where there is one.
         log_dir: where to write `history.csv` and TensorBoard's events after each epoch, if anywhere.
@@ -89,6 +90,7 @@ class TrainOptions:
     thresholds: Mapping[str, float] | float | None = None
     target_share: tuple[float, ...] | None = None
     uplink_dtype: DType = "float16"
+    formats: tuple[FormatName, ...] = ("litert", "keras")
     overwrite: bool = False
     resume: bool = False
     log_dir: Path | None = None
@@ -127,7 +129,7 @@ def train(options: TrainOptions) -> Summary:
         ", ".join(f"{len(part)} {part_name}" for part_name, part in parts.items()),
     )
     history = fit_network(network, data, parts, options, wanted, out)
-    packer = Packer(name, data, parts, network, wanted, history)
+    packer = Packer(name, data, parts, network, wanted, history, options.formats)
     bundle = write_bundle(
         out,
         packer.fill,
@@ -159,6 +161,8 @@ def _check(options: TrainOptions) -> None:
     if options.target_share is not None and options.thresholds is not None:
         raise UsageError("--threshold and --target-share exclude each other: give one of them")
     options.recipe.check()
+    if not {"litert", "keras"} & set(options.formats):
+        raise UsageError("--formats: expected litert or keras among them: the others are held against float32")
     if options.policy == "entropy" and options.target_share is None and options.thresholds is None:
         raise UsageError("--policy entropy needs --threshold (in nats) or --target-share")
     if options.name is not None and options.name != _plain(options.name):

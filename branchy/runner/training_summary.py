@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from branchy.core.cascade import ExitSettings, StageSpec
 from branchy.core.reliability import Calibration
+from branchy.reports.text import text_table
+from branchy.runner.inspection import ms_text, size_text
 from branchy.store.bundle import Bundle
 
 
@@ -16,7 +18,7 @@ class StageSummary:
 
     Attributes:
         spec: the stage.
-        exit: its exit in LiteRT.
+        exit: its exit in the first of the formats.
         share: of the samples, that leaves there.
         calibration: of its confidences before and after the temperature.
         body_bytes: what its cut sends.
@@ -60,6 +62,7 @@ def summary_lines(summary: Summary) -> list[str]:
         for row in rows
     ]
     measured = next(s.exit.samples for s in summary.stages if s.exit is not None)
+    lines += ["", *_format_table(summary.stages).splitlines(), ""]
     lines.append(
         f"ECE before and after the temperature T, on {summary.parts['tune']} samples that T was not fitted on; up to "
         "'chance' it may be chance"
@@ -70,6 +73,16 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.skipped:
         lines.append(f"{len(summary.skipped)} files could not be read and were skipped")
     return [*lines, f"bundle {summary.bundle.path} ({summary.bundle.digest[:12]})"]
+
+
+def _format_table(stages: Sequence[StageSummary]) -> str:
+    """A line for each stage and format: what it takes, and how right it is."""
+    rows = []
+    for stage in (each.spec for each in stages):
+        for fmt, file in stage.files.items():
+            accuracy = "-" if file.exit is None or file.exit.accuracy is None else f"{file.exit.accuracy:.1%}"
+            rows.append((stage.name, fmt, file.path, size_text(file.size_bytes), ms_text(file.compute_ms), accuracy))
+    return text_table(("stage", "format", "file", "size", "ms a sample", "accuracy"), rows, left=3)
 
 
 def _row(stage: StageSummary) -> list[str]:

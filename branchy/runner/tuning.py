@@ -31,7 +31,7 @@ class TuneOptions:
     Attributes:
         out: the new bundle's directory; None is the old one's with `-tuned` behind.
         overwrite: whether a bundle that is there already is replaced.
-        engine: the format whose exits are tuned.
+        fmt: the format whose exits are tuned.
         threads: how many threads one batch may use.
         policy: exit policy instead of the bundle's.
         thresholds: these, for every early exit or by stage; or
@@ -50,7 +50,7 @@ class TuneOptions:
 
     out: Path | None = None
     overwrite: bool = False
-    engine: FormatName = "litert"
+    fmt: FormatName = "litert"
     threads: int = 1
     policy: PolicyName | None = None
     thresholds: Mapping[str, float] | float | None = None
@@ -85,7 +85,7 @@ def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
     check_target(out, overwrite=options.overwrite)
     parts = tuning_parts(bundle, data, unseen=options.unseen, seed=options.seed)
     spec = _with_given(bundle.spec, options)
-    measured = measure(bundle, parts, options.engine, options.threads, options.policy)
+    measured = measure(bundle, parts, options.fmt, options.threads, options.policy)
     tuning, fresh = (_shuffled(each.outputs, options.seed) for each in measured)
     costs = exit_costs(spec, options.cost)
     vectors = _sequence(tuning, costs, spec, options)
@@ -95,9 +95,9 @@ def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
         vectors = vectors[: len(certificate.certified)]
     chosen = vectors[-1]
     early = dict(zip(tuning.names[:-1], chosen, strict=False))
-    tuned = override_exits(spec, options.engine, policy=options.policy, thresholds=early)
+    tuned = override_exits(spec, options.fmt, policy=options.policy, thresholds=early)
     written = rewrite_bundle(bundle, out, tuned, certificate, overwrite=options.overwrite)
-    return Tuned(written, data.name, options.engine, tuning.names, chosen, len(tuning), fresh, costs, options.cost)
+    return Tuned(written, data.name, options.fmt, tuning.names, chosen, len(tuning), fresh, costs, options.cost)
 
 
 def _check(options: TuneOptions) -> None:
@@ -128,8 +128,8 @@ def _check(options: TuneOptions) -> None:
 def _with_given(spec: CascadeSpec, options: TuneOptions) -> CascadeSpec:
     """The cascade with the thresholds that were given, if any; checked before the work."""
     if options.thresholds is not None:
-        return override_exits(spec, options.engine, policy=options.policy, thresholds=options.thresholds)
-    shares, exits = options.target_share, exits_of(spec, options.engine)
+        return override_exits(spec, options.fmt, policy=options.policy, thresholds=options.thresholds)
+    shares, exits = options.target_share, exits_of(spec, options.fmt)
     if shares is not None and (
         len(shares) != len(exits) or min(shares) < 0 or not math.isclose(sum(shares), 100, abs_tol=0.01)
     ):
@@ -151,7 +151,7 @@ def _shuffled(outputs: ExitOutputs, seed: int) -> ExitOutputs:
 def _sequence(tuning: ExitOutputs, costs: Sequence[float], spec: CascadeSpec, options: TuneOptions) -> list[Thresholds]:
     """The vectors of thresholds that are in question, safest first; the last is what is asked for, unless certified."""
     if options.thresholds is not None:
-        return [tuple(settings.threshold for settings in exits_of(spec, options.engine).values())]
+        return [tuple(settings.threshold for settings in exits_of(spec, options.fmt).values())]
     if options.target_share is not None:
         shares = [share / 100 for share in options.target_share]
         found = share_thresholds(list(tuning.scores), shares, tuning.policy, tuning.classes)
@@ -224,10 +224,10 @@ def _certificate(
         dataset=dataset,
         data_sha256=measured.sha256,
         seed=options.seed,
-        formats={stage.name: options.engine for stage in spec.stages},
+        formats={stage.name: options.fmt for stage in spec.stages},
         uplinks={stage.name: stage.uplink for stage in spec.stages if stage.uplink is not None},
         policy=fresh.policy,
-        temperatures={name: settings.temperature for name, settings in exits_of(spec, options.engine).items()},
+        temperatures={name: settings.temperature for name, settings in exits_of(spec, options.fmt).items()},
         cost=options.cost,
         certified=tuple(_certified(fresh, vector, costs, options.loss) for vector in vectors[:kept]),
     )

@@ -22,7 +22,7 @@ class Tuned:
     Attributes:
         bundle: the new one.
         dataset: the data set's name.
-        engine: the format that was tuned.
+        fmt: the format that was tuned.
         names: of the exits, in order.
         chosen: their thresholds.
         tuned_on: how many samples they were chosen by.
@@ -33,7 +33,7 @@ class Tuned:
 
     bundle: Bundle
     dataset: str
-    engine: FormatName
+    fmt: FormatName
     names: tuple[str, ...]
     chosen: Thresholds
     tuned_on: int
@@ -65,7 +65,7 @@ class Tuned:
     def text(self) -> str:
         """A line an exit, one for the cascade and one for the full model; and what is promised."""
         header = ("exit", "leaves at", "share", "right", "95 % interval", self.cost)
-        settings = exits_of(self.bundle.spec, self.engine)
+        settings = exits_of(self.bundle.spec, self.fmt)
         leaving, rows = self.fresh.leaving(self.chosen), []
         right = self._predictions == self.fresh.labels
         for k, name in enumerate(self.names):
@@ -76,7 +76,7 @@ class Tuned:
         rows.append(("full", "", *_cells(full, len(full)), "-"))
         heading = (
             f"{self.dataset}: thresholds from {self.tuned_on:,} samples, measured on {len(self.fresh):,} others, "
-            f"{self.engine}, {self.fresh.policy}"
+            f"{self.fmt}, {self.fresh.policy}"
         )
         return "\n\n".join([heading, text_table(header, rows, left=2), self._promise(), self._where()])
 

@@ -22,7 +22,7 @@ from branchy.core.certificate import Certificate
 from branchy.errors import BundleError, UsageError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def test_it_prints_the_tables_and_writes_what_is_asked_for(
 def test_options_reach_the_cascade(run: Run, toy_bundle: Bundle, data: Path) -> None:
     _, out, _ = run("evaluate", toy_bundle.path, data, "--policy", "entropy", "--threshold", "edge=0.25")
     assert "entropy <= 0.25" in out
-    _, out, _ = run("evaluate", toy_bundle.path, data, "--stage", "full", "--engine", "keras", "--batch-size", "1")
+    _, out, _ = run("evaluate", toy_bundle.path, data, "--stage", "full", "--format", "keras", "--batch-size", "1")
     assert "keras" in out
     assert [line.split()[0] for line in out.splitlines()[4:]] == ["full", "all"]
     _, out, _ = run("evaluate", toy_bundle.path, data, "--uplink-mbit", "2.5", "--rtt-ms", "3", "--slower", "4,1")

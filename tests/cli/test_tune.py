@@ -38,7 +38,7 @@ def test_options_reach_the_tuning(run: Run, toy_bundle: Bundle, data: Path, tmp_
     _, text, _ = run("tune", toy_bundle.path, data, *out, "--threshold", "edge=0.25", "--policy", "entropy")
     assert "entropy <= 0.25" in text
     assert "nothing is promised of these thresholds" in text
-    _, text, _ = run("tune", toy_bundle.path, data, *out, "--target-share", "50,50", "--engine", "keras")
+    _, text, _ = run("tune", toy_bundle.path, data, *out, "--target-share", "50,50", "--format", "keras")
     assert "keras" in text
     options = ["--alpha", "0.1", "--loss", "disagreement", "--guarantee", "expected", "--cost", "flops"]
     _, text, _ = run("tune", toy_bundle.path, data, *out, *options)

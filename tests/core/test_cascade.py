@@ -20,6 +20,7 @@ from branchy.core.cascade import (
     TensorSpec,
     Uplink,
     override_exits,
+    parse_formats,
     parse_thresholds,
 )
 from branchy.errors import BundleError, UsageError
@@ -171,3 +172,10 @@ def test_a_tier_runs_consecutive_stages_that_end_in_an_exit() -> None:
     ]:
         with pytest.raises(UsageError, match=line):
             SPEC.tier(names)
+
+
+def test_formats_are_named_once_each_with_commas_between() -> None:
+    assert parse_formats("litert, litert-int8") == ("litert", "litert-int8")
+    for wrong in ("", "tflite", "litert,litert"):
+        with pytest.raises(UsageError, match=r"--formats: expected some of .*litert-float16.*, each once, got"):
+            parse_formats(wrong)

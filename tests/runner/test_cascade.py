@@ -91,10 +91,10 @@ class _Spy:
         return self.engine.run(batch)
 
 
-@pytest.mark.parametrize("engine", ["litert", "keras"])
-def test_the_full_model_is_one_stage(toy_bundle: Bundle, engine: FormatName) -> None:
+@pytest.mark.parametrize("fmt", ["litert", "keras"])
+def test_the_full_model_is_one_stage(toy_bundle: Bundle, fmt: FormatName) -> None:
     batch = toy.samples(40)
-    answers = Cascade(toy_bundle, engine, stage="full").predict(batch)
+    answers = Cascade(toy_bundle, fmt, stage="full").predict(batch)
     assert [a.index for a in answers] == toy.cloud_logits(batch).argmax(axis=1).tolist()
     assert {(a.exit, a.tier, a.reason, len(a.hops)) for a in answers} == {("full", "full", "final", 1)}
 

@@ -245,6 +245,7 @@ def test_a_folder_with_a_damaged_image_is_trained_without_it(tmp_path: Path) -> 
         ({"dataset": "nowhere"}, "no data set 'nowhere'"),
         ({"name": "a b"}, "--name must be"),
         ({"height": 4, "width": 4}, "at least 8 x 8"),
+        ({"formats": ("litert-int8",)}, "--formats: expected litert or keras among them"),
         ({"recipe": Recipe(patience=0)}, "--patience must be at least 1, got 0"),
         ({"recipe": Recipe(mixed_precision="on")}, "--mixed-precision on needs a GPU"),
     ],
@@ -381,10 +382,10 @@ def test_a_litert_file_that_computes_something_else_is_found(
 
     write = export.write_litert
 
-    def write_another(model: Any, took: Any, path: Path) -> None:
+    def write_another(model: Any, took: Any, path: Path, *how: Any) -> None:
         other = keras.models.clone_model(model)
         other.set_weights([w * 1.01 for w in model.get_weights()])
-        write(other, took, path)
+        write(other, took, path, *how)
 
     monkeypatch.setattr(export, "write_litert", write_another)
     with pytest.raises(TrainingError, match="in format litert is off by"):

@@ -15,7 +15,7 @@ from branchy.datasets import Dataset
 from branchy.errors import BundleError, TuningError, UsageError
 from branchy.runner.cascade import Cascade
 from branchy.runner.measuring import exit_costs
-from branchy.runner.serving import load_tier
+from branchy.runner.tier_loading import load_tier
 from branchy.runner.tuning import TuneOptions, _further, tune
 from branchy.runner.tuning_summary import Tuned
 from branchy.store.bundle import Bundle
@@ -163,7 +163,7 @@ def test_only_the_variant_that_was_certified_answers_so(tuned: Any, toy_bundle: 
     assert {answer.reason for answer in answers} == {"confident", "final"}
     assert all(answer.certified for answer in answers)
     changed: list[dict[str, Any]] = [
-        {"engine": "keras"},
+        {"fmt": "keras"},
         {"thresholds": 0.5},
         {"policy": "margin", "thresholds": 0.5},
         {"stage": "full"},

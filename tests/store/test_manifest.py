@@ -57,9 +57,9 @@ def test_digest_covers_what_the_manifest_says(toy: Bundle) -> None:
             lambda d: d["cascade"]["stages"][0].update(successors=[]),
             "stage edge: expected successors ('cloud',), got ()",
         ),
-        (lambda d: d.update(schema_version=1), "expected schema_version 2, got 1; train the bundle again"),
-        (lambda d: d.update(schema_version=True), "expected schema_version 2, got True"),
-        (lambda d: d.pop("schema_version"), "expected schema_version 2, got None"),
+        (lambda d: d.update(schema_version=1), "expected schema_version 3, got 1; train the bundle again"),
+        (lambda d: d.update(schema_version=True), "expected schema_version 3, got True"),
+        (lambda d: d.pop("schema_version"), "expected schema_version 3, got None"),
         (lambda d: d["cascade"].update(name="mine"), "was changed after it was written"),
         (lambda d: d["cascade"]["stages"][0].pop("custom_objects"), "was changed after it was written"),
     ],
@@ -76,7 +76,7 @@ def test_a_wrong_manifest_is_one_line_that_names_the_place(
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"weights", b"[" * 100_000, b"[1]", b"null"])
 def test_anything_but_a_json_object_is_refused(text: bytes) -> None:
-    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 2, got None"):
+    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 3, got None"):
         parse(text)
 
 
