@@ -79,8 +79,11 @@ def _command() -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "KUBECONFIG": os.devnull}  # some kubectls ask the cluster for its version first
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RENDER_S, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=RENDER_S, stdin=subprocess.DEVNULL, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{folder}: not rendered within {RENDER_S:g} s") from None
     except OSError as error:
