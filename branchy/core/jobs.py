@@ -185,12 +185,14 @@ class WorkQueue:
             return 0.0
         return self._running_s + sum(g.waiting * g.item_s for g in ahead) + self._groups[model, position].item_s
 
-    def fits(self, model: str, position: int, left_s: float) -> bool:
+    def fits(self, model: str, position: int, left_s: float, *, fallback: bool) -> bool:
         """Whether one that comes now to a stage is computed early enough.
 
-        Behind a running batch alone it may use all of its time: else none would wait for one that takes long.
+        It may use all of its time where nobody else has an answer for it (no `fallback`), and behind a running batch
+        alone: else none would wait for one that takes long.
         """
-        return self.wait_s(model, position) <= (QUEUE_SHARE * left_s if self._ahead(position) else left_s)
+        share = QUEUE_SHARE if fallback and self._ahead(position) else 1.0
+        return self.wait_s(model, position) <= share * left_s
 
     def _ahead(self, position: int) -> list[_Group]:
         return [group for (_, stage), group in self._groups.items() if stage <= position and group.waiting]

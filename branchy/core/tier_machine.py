@@ -215,7 +215,8 @@ class TierMachine:
 
     def _in_time(self, model: str, position: int, deadline: Deadline, now: float) -> bool:
         """Whether one that comes to a stage now is computed early enough, going by the queue's estimate."""
-        return self._queue.fits(model, position, deadline.answer_by - now)
+        fallback = self._models[model].stages[position].inputs[0].stage is not None  # an exit before it, here or behind
+        return self._queue.fits(model, position, deadline.answer_by - now, fallback=fallback)
 
     # --- computing -----------------------------------------------------------------------------------------------
 

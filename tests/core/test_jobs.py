@@ -90,15 +90,24 @@ def test_only_what_goes_before_it_makes_one_wait():
 
 def test_behind_a_running_batch_one_may_use_all_of_its_time_behind_others_a_third():
     queue = WorkQueue()
-    assert queue.fits("m", 0, 0.001), "one is always let in when nothing is ahead of it"
+    assert queue.fits("m", 0, 0.001, fallback=True), "one is always let in when nothing is ahead of it"
     computed(queue, 0, 0.1)
     queue.push(job())
     assert queue.take(1)
-    assert queue.fits("m", 0, 0.21)
-    assert not queue.fits("m", 0, 0.19)
+    assert queue.fits("m", 0, 0.21, fallback=True)
+    assert not queue.fits("m", 0, 0.19, fallback=True)
     queue.push(job())
-    assert queue.fits("m", 0, 0.91)
-    assert not queue.fits("m", 0, 0.89)
+    assert queue.fits("m", 0, 0.91, fallback=True)
+    assert not queue.fits("m", 0, 0.89, fallback=True)
+
+
+def test_one_that_nobody_else_has_an_answer_for_may_use_all_of_its_time():
+    queue = WorkQueue()
+    computed(queue, 0, 0.1)
+    for _ in range(2):
+        queue.push(job())
+    assert queue.fits("m", 0, 0.31, fallback=False)
+    assert not queue.fits("m", 0, 0.29, fallback=False)
 
 
 def test_what_waits_for_a_later_stage_leaves_an_earlier_one_all_its_time():
@@ -108,9 +117,9 @@ def test_what_waits_for_a_later_stage_leaves_an_earlier_one_all_its_time():
     queue.push(job(position=0))
     assert queue.take(1)
     queue.push(job(position=1))
-    assert queue.fits("m", 0, 0.21)
-    assert queue.fits("m", 1, 12.4)
-    assert not queue.fits("m", 1, 12.2)
+    assert queue.fits("m", 0, 0.21, fallback=True)
+    assert queue.fits("m", 1, 12.4, fallback=True)
+    assert not queue.fits("m", 1, 12.2, fallback=True)
 
 
 def test_one_that_ended_some_other_way_makes_nobody_wait():
