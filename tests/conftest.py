@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from branchy.brokers.embedded import EmbeddedBroker, start_embedded
 from branchy.brokers.kafka_home import KafkaHome, find_kafka
 from branchy.errors import BranchyError
 from branchy.store.bundle import Bundle
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 
 
 @pytest.fixture(scope="session")
