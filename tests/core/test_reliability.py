@@ -18,12 +18,12 @@ def _population(n: int, seed: int = 0, shift: float = 0.0) -> tuple[np.ndarray, 
 
 @pytest.mark.parametrize("binning", ["width", "mass"])
 def test_a_perfectly_calibrated_population_has_an_error_near_zero(binning: str) -> None:
-    assert ece(*_population(200_000), binning) < 0.004  # type: ignore[arg-type]
+    assert ece(*_population(200_000), binning) < 0.004
 
 
 @pytest.mark.parametrize("binning", ["width", "mass"])
 def test_a_population_that_is_too_sure_by_a_tenth_has_an_error_of_a_tenth(binning: str) -> None:
-    assert ece(*_population(100_000, shift=0.1), binning) == pytest.approx(0.1, abs=0.005)  # type: ignore[arg-type]
+    assert ece(*_population(100_000, shift=0.1), binning) == pytest.approx(0.1, abs=0.005)
 
 
 def test_the_error_is_as_worked_out_by_hand() -> None:
@@ -50,12 +50,12 @@ answers = st.integers(1, 60).flatmap(
 @settings(deadline=None, max_examples=60)
 def test_the_diagram_has_every_sample_once_and_gives_the_error(answers: tuple, binning: str, bins: int) -> None:
     confidence, correct = answers
-    found = reliability(confidence, correct, binning, bins)  # type: ignore[arg-type]
+    found = reliability(confidence, correct, binning, bins)
     full = [each for each in found if each.samples]
     assert sum(each.samples for each in full) == len(correct)
     assert all(each.low <= each.confidence + 1e-12 and each.confidence <= each.high + 1e-12 for each in full)
     error = sum(each.samples * abs(each.accuracy - each.confidence) for each in full) / len(correct)
-    assert ece(confidence, correct, binning, bins) == pytest.approx(error, abs=1e-12)  # type: ignore[arg-type]
+    assert ece(confidence, correct, binning, bins) == pytest.approx(error, abs=1e-12)
 
 
 @given(answers, st.sampled_from(["width", "mass"]), st.randoms())
@@ -63,8 +63,8 @@ def test_the_diagram_has_every_sample_once_and_gives_the_error(answers: tuple, b
 def test_the_order_of_the_samples_does_not_matter(answers: tuple, binning: str, random: object) -> None:
     confidence, correct = answers
     order = np.arange(len(correct))
-    random.shuffle(order)  # type: ignore[attr-defined]
-    assert ece(confidence[order], correct[order], binning) == pytest.approx(ece(confidence, correct, binning))  # type: ignore[arg-type]
+    random.shuffle(order)
+    assert ece(confidence[order], correct[order], binning) == pytest.approx(ece(confidence, correct, binning))
 
 
 def test_bins_of_equal_mass_have_about_as_many_samples_each() -> None:

@@ -142,7 +142,7 @@ def test_without_true_classes_nothing_is_said_of_what_is_right() -> None:
 def _changed(results: Results, **changes: object) -> Results:
     """With one row's first tier changed."""
     first = results.rows[0]
-    cells = {**first.tiers, "Exit0": replace(first.tiers["Exit0"], **changes)}  # type: ignore[arg-type]
+    cells = {**first.tiers, "Exit0": replace(first.tiers["Exit0"], **changes)}
     return replace(results, rows=(replace(first, tiers=cells), *results.rows[1:]))
 
 

@@ -24,11 +24,7 @@ TIMED = Timed((TierFigures("edge", 1.0, 1000), TierFigures("cloud", 2.0, 0)), Ti
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     path = tmp_path_factory.mktemp("data") / "toy.npz"
-    batch = toy.samples(N, seed=1)
-    classes = toy.cloud_logits(batch).argmax(axis=1)
-    classes[::10] = (classes[::10] + 1) % 3
-    arrays = {"x_train": toy.samples(3), "y_train": np.arange(3), "x_test": batch, "y_test": classes}
-    np.savez(path, **arrays, labels=np.array(toy.LABELS), range=np.array([0, 16]))
+    toy.write_dataset(path, N)
     return load(str(path))
 
 
@@ -52,7 +48,7 @@ def test_it_says_the_same_of_the_cascade_as_the_tiers_answers_do(analysis: Analy
 
 
 def test_the_cascade_and_what_it_is_held_against_cost_what_the_model_says(analysis: Analysis) -> None:
-    share = float(analysis.views()[0].leaves.mean())  # type: ignore[union-attr]
+    share = float(analysis.views()[0].leaves.mean())
     cascade, (edge, sent, spot) = analysis.cascade(), analysis.alternatives()
     # the edge takes 5 x 1 ms; the cut 10 ms and 1,000 bytes at 8 Mbit/s; the cloud 2 ms
     assert cascade.mean_ms == pytest.approx(5 + (1 - share) * (10 + 1 + 2))
@@ -109,7 +105,7 @@ def test_other_thresholds_and_policies_are_analysed_instead_of_the_bundles(
     toy_bundle: Bundle, dataset: Dataset
 ) -> None:
     everything = analyse(toy_bundle, dataset, SITE, policy="entropy", thresholds={"edge": float(np.log(3))})
-    assert everything.views()[0].leaves.all()  # type: ignore[union-attr]
+    assert everything.views()[0].leaves.all()
     assert everything.cascade().mean_bytes == 0
 
 

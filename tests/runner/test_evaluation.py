@@ -19,13 +19,8 @@ N = 150
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Whose true class is the full model's, but for every tenth sample."""
     path = tmp_path_factory.mktemp("data") / "toy.npz"
-    batch = toy.samples(N, seed=1)
-    classes = toy.cloud_logits(batch).argmax(axis=1)
-    classes[::10] = (classes[::10] + 1) % 3
-    arrays = {"x_train": toy.samples(3), "y_train": np.arange(3), "x_test": batch, "y_test": classes}
-    np.savez(path, **arrays, labels=np.array(toy.LABELS), range=np.array([0, 16]))
+    toy.write_dataset(path, N)
     return load(str(path))
 
 

@@ -117,3 +117,12 @@ def write_toy_bundle(target: Path, uplink: DType = "float32") -> Bundle:
     }
     info = TrainingInfo("branchy train toy", 3, "toy", "0.1.0")
     return write_bundle(target, fill, training=info, splits={"train": Split.of(np.arange(8))}, golden=golden)
+
+
+def write_dataset(path: Path, n: int) -> None:
+    """An `.npz` with n samples to test, whose true class is the full model's, but for every tenth sample."""
+    batch = samples(n, seed=1)
+    classes = cloud_logits(batch).argmax(axis=1)
+    classes[::10] = (classes[::10] + 1) % 3
+    arrays = {"x_train": samples(3), "y_train": np.arange(3), "x_test": batch, "y_test": classes}
+    np.savez(path, **arrays, labels=np.array(LABELS), range=np.array([0, 16]))
