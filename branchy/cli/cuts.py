@@ -6,19 +6,15 @@ from typing import Any
 
 import click
 
+from branchy.cli import uplink_dtype_option
+
 
 @click.command()
 @click.argument("arch")
 @click.option("--shape", required=True, metavar="H,W,C", help="Of a sample, such as 224,224,3.")
 @click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="For a model built anew.")
 @click.option("--cut", metavar="LAYERS|auto[:N]", help="Cuts to mark.  [default: auto]")
-@click.option(
-    "--uplink-dtype",
-    type=click.Choice(["float32", "float16", "uint8"]),
-    default="float16",
-    show_default=True,
-    help="What activations travel in.",
-)
+@uplink_dtype_option
 def command(arch: str, shape: str, classes: int, cut: str | None, uplink_dtype: Any) -> None:
     """List the layers of ARCH after which one tensor carries everything, for --cut of `branchy train`.
 

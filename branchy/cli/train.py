@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from branchy.cli import uplink_dtype_option
+
 
 @click.command()
 @click.argument("dataset")
@@ -65,13 +67,7 @@ import click
 )
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="When an exit is sure.  [default: 0.8]")
 @click.option("--target-share", metavar="P,P,...", help="Per cent that shall leave at each exit, such as 60,25,15.")
-@click.option(
-    "--uplink-dtype",
-    type=click.Choice(["float32", "float16", "uint8"]),
-    default="float16",
-    show_default=True,
-    help="What activations travel in.",
-)
+@uplink_dtype_option
 @click.option(
     "--formats",
     metavar="NAMES",
