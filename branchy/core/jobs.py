@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable
 from itertools import count
+from statistics import median
 from typing import Literal
 
 from branchy.core.breaker import Ticket
@@ -21,6 +22,9 @@ BATCH_S = 0.02
 QUEUE_SHARE = 1 / 3
 """Most of the time left that may go by behind others that wait. A longer queue answers no more requests, only later;
 the rest is for what nobody can foresee: an estimate that is wrong, and CPU that others take."""
+
+RECENT = 9
+"""A job takes the median of what it took in so many batches: one held up by the work of others says nothing."""
 
 Phase = Literal["waiting", "computing", "pending", "done"]
 Key = tuple[Hashable, str, str]
@@ -172,8 +176,7 @@ class WorkQueue:
         group = self._groups[jobs[0].request.model, jobs[0].position]
         self._running -= len(jobs)
         self._running_s = self._running_s - len(jobs) * group.item_s if self._running else 0.0
-        item_s = seconds / len(jobs)
-        group.item_s = item_s if group.item_s == 0.0 else 0.8 * group.item_s + 0.2 * item_s
+        group.took(seconds / len(jobs))
 
     def wait_s(self, model: str, position: int) -> float:
         """Estimate of how long one that comes now to a stage waits and computes, in seconds.
@@ -201,12 +204,18 @@ class WorkQueue:
 class _Group:
     """What waits for one stage of one model, and how long that takes a job."""
 
-    __slots__ = ("heap", "item_s", "waiting")
+    __slots__ = ("heap", "item_s", "recent", "waiting")
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, Job]] = []
         self.waiting = 0
         self.item_s = 0.0
+        self.recent: deque[float] = deque(maxlen=RECENT)
+
+    def took(self, item_s: float) -> None:
+        """A job of its last batch took so long."""
+        self.recent.append(item_s)
+        self.item_s = median(self.recent)
 
     @property
     def first(self) -> tuple[float, int]:

@@ -67,6 +67,17 @@ def test_the_wait_grows_with_what_is_ahead_and_is_none_when_idle():
     assert queue.wait_s("m", 0) == pytest.approx(0.5)
 
 
+def test_a_batch_held_up_once_does_not_make_the_next_ones_look_slow_but_slow_ones_do():
+    queue = WorkQueue()
+    for seconds in (0.1, 0.1, 30.0, 0.1):
+        computed(queue, 0, seconds)
+    queue.push(job())
+    assert queue.wait_s("m", 0) == pytest.approx(0.2)
+    for _ in range(6):
+        computed(queue, 0, 0.5)
+    assert queue.wait_s("m", 0) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(("item_s", "size"), [(0.0001, 32), (0.001, 20), (0.007, 2), (0.5, 1)])
 def test_a_batch_of_a_slow_stage_is_small_enough_to_be_over_soon(item_s, size):
     queue = WorkQueue()

@@ -33,7 +33,7 @@ def test_offered_three_times_what_it_can_do_a_tier_answers_everything_from_its_o
     found = Overload(stand, tiers).run(SECONDS)
     for outcome in found.outcomes:
         assert outcome.answer is not None, outcome.fault
-        assert outcome.answer.status == "ok"
+        assert outcome.answer.status == "ok", (outcome.answer, found.reasons)
         assert (outcome.answer.reason == "confident") == (outcome.index in found.sure)
     shed = "edge overload" if len(tiers) == 1 else "edge rejected"
     assert found.reasons[shed] > 0
