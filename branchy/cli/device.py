@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from branchy.cli import bundle_option, cascade_option, config_option
+
 
 @click.command()
 @click.argument("dataset")
-@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle's directory.")
+@bundle_option
 @click.option("--back", metavar="HOST:PORT", help="Brokers of the tier.  [default: those of this machine]")
 @click.option("--tier", help="Whom to ask; 'full' for the full model.  [default: the first tier]")
-@click.option("--cascade", help="Name in the topics.  [default: the bundle's]")
+@cascade_option
 @click.option("--replica", help="This device's name; picks its reply partition.  [default: device]")
 @click.option("--window", type=int, metavar="N", help="Closed loop: most requests in flight.  [default: 1]")
 @click.option("--rate", type=float, metavar="R", help="Open loop: requests a second, whatever comes back.")
@@ -23,7 +25,7 @@ import click
 @click.option("--connect-timeout-s", type=float, help="How long to wait for brokers.  [default: 10]")
 @click.option("--csv", type=click.Path(path_type=Path), metavar="FILE", help="Write a row a request.")
 @click.option("--reply-topic", help="Topic of its own for the answers.  [default: the one that devices share]")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
+@config_option
 def command(
     dataset: str,
     back: str | None,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from branchy.cli import bundle_option, cascade_option, config_option
+
 if TYPE_CHECKING:
     from branchy.config import DeviceSettings
 
@@ -20,11 +22,11 @@ def command() -> None:
 def _of_a_tier(function: Callable[..., None]) -> Callable[..., None]:
     """The options that say whose dead letters are meant."""
     for option in (
-        click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml]"),
-        click.option("--cascade", help="Name in the topics.  [default: the bundle's]"),
+        config_option,
+        cascade_option,
         click.option("--back", metavar="HOST:PORT", help="The tier's brokers.  [default: those of this machine]"),
         click.option("--tier", help="Whose dead letters.  [default: the first stage's]"),
-        click.option("--bundle", type=click.Path(path_type=Path), help="The bundle's directory."),
+        bundle_option,
     ):
         function = option(function)
     return function

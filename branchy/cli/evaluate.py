@@ -7,25 +7,18 @@ from typing import Any
 
 import click
 
-from branchy.cli import FORMATS
+from branchy.cli import format_option, policy_option, threshold_option
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("dataset")
 @click.option("--stage", metavar="NAME", help="Send every sample to this stage's exit; 'full' for the full model.")
-@click.option(
-    "--format",
-    "fmt",
-    type=click.Choice(FORMATS),
-    default="litert",
-    show_default=True,
-    help="Which form of the stages is run.",
-)
+@format_option
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads for one batch.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="1: one by one.")
-@click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")
-@click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="Threshold, not the bundle's.")
+@policy_option
+@threshold_option
 @click.option("--csv", type=click.Path(path_type=Path), metavar="FILE", help="Also write a row a sample.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write all figures as CSVs and plots.")
 @click.option("--uplink-mbit", default="10", show_default=True, metavar="N[,N...]", help="Of every cut, or one a cut.")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from branchy.cli import config_option
+
 
 @click.command()
 @click.option("--ready", is_flag=True, help="Ask whether it takes requests, not only whether it is alive.")
 @click.option("--health-port", type=int, help="The tier's.")
 @click.option("--health-host", metavar="ADDRESS", help="The tier's.  [default: 0.0.0.0, asked at 127.0.0.1]")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
+@config_option
 def command(ready: bool, health_port: int | None, health_host: str | None, config: Path | None) -> None:
     """Print how a tier on this machine is, in one line; the exit code is 0 when it is well and 1 when it is not.
 

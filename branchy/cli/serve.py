@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from branchy.cli import FORMATS
+from branchy.cli import FORMATS, bundle_option, cascade_option, config_option, policy_option, threshold_option
 
 
 @click.command()
-@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle's directory.")
+@bundle_option
 @click.option("--tier", help="The stages to run, consecutive, with commas between; or 'full' for the whole model.")
 @click.option("--back", metavar="HOST:PORT", help="Brokers towards the device.  [default: those of this machine]")
 @click.option("--front", metavar="HOST:PORT", help="Brokers towards the cloud.  [default: the same as the back]")
-@click.option("--cascade", help="Name in the topics.  [default: the bundle's]")
+@cascade_option
 @click.option("--replica", help="This replica's ordinal or name; replicas of a tier need different ones.  [default: 0]")
 @click.option(
     "--format",
@@ -29,10 +29,10 @@ from branchy.cli import FORMATS
 @click.option("--window-s", type=float, help="Sliding window of the circuit breaker.  [default: 10]")
 @click.option("--probe-s", type=float, help="How often an open breaker lets one through.  [default: 2]")
 @click.option("--way-back-ms", type=float, help="Kept of each deadline for the answer's way.  [default: 10]")
-@click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")
-@click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="Threshold, not the bundle's.")
+@policy_option
+@threshold_option
 @click.option("--reply-topic", help="Topic of its own for the front's answers.  [default: that of the tier's replicas]")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
+@config_option
 @click.option("--health-port", type=int, help="Serve /healthz, /readyz and /metrics there.  [default: not at all]")
 @click.option("--health-host", metavar="ADDRESS", help="Address of the health port.  [default: 0.0.0.0, all of them]")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written once the tier takes requests.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from branchy.cli import bundle_option, cascade_option, config_option
+
 
 @click.group()
 def command() -> None:
@@ -13,9 +15,9 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle's directory.")
+@bundle_option
 @click.option("--back", metavar="HOST:PORT", help="The brokers.  [default: those of this machine]")
-@click.option("--cascade", help="Name in the topics.  [default: the bundle's]")
+@cascade_option
 @click.option(
     "--partitions", type=click.IntRange(1, 10_000), default=12, show_default=True, help="Of each topic that is made."
 )
@@ -26,7 +28,7 @@ def command() -> None:
 @click.option(
     "--device", "devices", multiple=True, metavar="USER", help="A device's user that gets a reply topic of its own."
 )
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file.  [default: branchy.toml, if there]")
+@config_option
 def create(
     bundle: Path | None,
     back: str | None,

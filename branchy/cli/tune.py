@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from branchy.cli import FORMATS
+from branchy.cli import format_option, policy_option
 
 
 @click.command()
@@ -37,15 +37,8 @@ from branchy.cli import FORMATS
 )
 @click.option("--bound", type=click.Choice(["binomial", "betting"]), help="The test.  [default: the better one]")
 @click.option("--cost", type=click.Choice(["bytes", "flops"]), default="bytes", show_default=True, help="Of a sample.")
-@click.option("--policy", type=click.Choice(["max_prob", "margin", "entropy"]), help="Exit policy, not the bundle's.")
-@click.option(
-    "--format",
-    "fmt",
-    type=click.Choice(FORMATS),
-    default="litert",
-    show_default=True,
-    help="The format whose exits are tuned.",
-)
+@policy_option
+@format_option
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads for one batch.")
 @click.option("--unseen", is_flag=True, help="None of DATASET was trained on: use all that is not for testing.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the samples' order.")
