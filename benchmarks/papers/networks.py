@@ -1,0 +1,49 @@
+"""The topologies of the tables: the paper's own (the zoo's), one without exits, and two with another first exit."""
+
+from __future__ import annotations
+
+from branchy.models import heads
+from branchy.models.b_alexnet import b_alexnet
+from branchy.models.b_lenet_paper import b_lenet_paper
+from branchy.models.backend import keras
+from branchy.models.branching import BranchyModel, Build, Stage, Tensor
+
+_SMALL = 32
+"""Filters of the convolution in the exit after AlexNet's first pooling, as in the paper's own exits."""
+
+
+def without_exits(build: Build) -> Build:
+    """The network that a topology's exits are attached to: its last exit alone, as one stage."""
+
+    def built(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
+        branchy = build(input_shape, classes)
+        last = branchy.stages[-1]
+        return BranchyModel(keras.Model(branchy.model.inputs, last.logits), (Stage(last.name, None, last.logits),))
+
+    return built
+
+
+def lenet_strided(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
+    """The paper's LeNet behind `heads.strided`: the first exit sees the sample alone, which also goes on."""
+    main = without_exits(b_lenet_paper)(input_shape, classes)
+    sample = keras.Input(input_shape)
+    cut = keras.layers.Identity()(sample)
+    edge, cloud = heads.strided(sample, classes), main.model(cut)
+    return BranchyModel(keras.Model(sample, [edge, cloud]), (Stage("edge", cut, edge), Stage("cloud", None, cloud)))
+
+
+def alexnet_pool1(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
+    """The paper's B-AlexNet with a first exit after the first pooling; its second is the paper's first."""
+    paper = b_alexnet(input_shape, classes)
+    convolutions = [layer for layer in paper.model.layers if isinstance(layer, keras.layers.Conv2D)]
+    near, (second, _, cloud) = convolutions[1].input, paper.stages
+    edge = _exit(near, classes)
+    model = keras.Model(paper.model.inputs, [edge, second.logits, cloud.logits])
+    return BranchyModel(model, (Stage("edge", near, edge), Stage("fog", second.cut, second.logits), cloud))
+
+
+def _exit(x: Tensor, classes: int) -> Tensor:
+    """A convolution in steps of 2, pooling, and one dense layer."""
+    layers = keras.layers
+    x = layers.Conv2D(_SMALL, 3, strides=2, padding="same", activation="relu")(x)
+    return layers.Dense(classes)(layers.Flatten()(layers.MaxPooling2D(3, 2, padding="same")(x)))
