@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from branchy.cli import uplink_dtype_option
+from branchy.cli import uplink_dtype_option, uplink_option
 
 
 @click.command()
@@ -14,8 +14,9 @@ from branchy.cli import uplink_dtype_option
 @click.option("--shape", required=True, metavar="H,W,C", help="Of a sample, such as 224,224,3.")
 @click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="For a model built anew.")
 @click.option("--cut", metavar="LAYERS|auto[:N]", help="Cuts to mark.  [default: auto]")
+@uplink_option
 @uplink_dtype_option
-def command(arch: str, shape: str, classes: int, cut: str | None, uplink_dtype: Any) -> None:
+def command(arch: str, shape: str, classes: int, cut: str | None, uplink: str, uplink_dtype: Any) -> None:
     """List the layers of ARCH after which one tensor carries everything, for --cut of `branchy train`.
 
     ARCH is as for `branchy train`: path/to/file.py:function, path/to/model.keras or keras:NAME. With
@@ -23,10 +24,11 @@ def command(arch: str, shape: str, classes: int, cut: str | None, uplink_dtype: 
     Of an architecture that says itself where it is cut, such as b-alexnet, it lists the stages: what
     each sends up, its parameters and FLOPs, and those of the full model.
     """
-    from branchy.models.wanted import Wanted
+    from branchy.models.wanted import Sends, Wanted
     from branchy.runner.architecture import cuts_text
 
-    click.echo(cuts_text(arch, _shape(shape), classes, Wanted(cut=cut), uplink_dtype))
+    sends = Sends(tuple(name.strip() for name in uplink.split(",")), uplink_dtype)
+    click.echo(cuts_text(arch, _shape(shape), classes, Wanted(cut=cut), sends))
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from branchy.cli import uplink_dtype_option
+from branchy.cli import uplink_dtype_option, uplink_option
 
 
 @click.command()
@@ -67,6 +67,7 @@ from branchy.cli import uplink_dtype_option
 )
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="When an exit is sure.  [default: 0.8]")
 @click.option("--target-share", metavar="P,P,...", help="Per cent that shall leave at each exit, such as 60,25,15.")
+@uplink_option
 @uplink_dtype_option
 @click.option(
     "--formats",
@@ -84,6 +85,7 @@ def command(
     target_share: str | None,
     augment: str | None,
     distill: str | None,
+    uplink: str,
     formats: str,
     **flags: Any,
 ) -> None:
@@ -114,6 +116,7 @@ def command(
         recipe=Recipe(**{name: value for name, value in recipe.items() if value is not None}),
         thresholds=parse_thresholds(threshold),
         target_share=_numbers("--target-share", target_share),
+        uplink=tuple(name.strip() for name in uplink.split(",")),
         formats=parse_formats(formats),
         command=_command_line(),
         **flags,

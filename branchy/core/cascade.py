@@ -77,7 +77,8 @@ class Source:
 class Uplink:
     """What a stage sends up at its cut and the dtype it travels in.
 
-    `uint8` is affine: value = offset + scale * q, scale and offset found per message.
+    An activation's `uint8` is affine: value = offset + scale * q, scale and offset found per message. A
+    `sample` travels as it came, in its own dtype.
     """
 
     kind: UplinkKind = "activation"
@@ -155,7 +156,8 @@ class StageSpec:
     Attributes:
         inputs: where the input tensors come from (exactly one today).
         input: spec of that tensor as this stage's graph names and types it.
-        activation: what goes to the successor, None for the last stage.
+        activation: what goes to the successor, None for the last stage. The stage's graph makes it, or, with
+            the uplink `sample`, it is the sample that the stage took.
         logits: the exit's output (unscaled), None for a stage without an exit.
         successors: stages that take `activation` (at most one today).
         uplink: what is sent at the cut, None for the last stage.
@@ -174,6 +176,26 @@ class StageSpec:
     flops: int
     files: Mapping[FormatName, StageFile] = field(default_factory=dict)
     custom_objects: bool = False
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What its graph gives: its activation and its logits, where it has them; never the sample."""
+        return tuple(t for t in (None if self._hands_on else self.activation, self.logits) if t is not None)
+
+    def completed(self, inputs: Array, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """What its graph gave for a batch, and with it what goes to the successor where that is the batch itself.
+
+        Args:
+            inputs: (n, *input.shape), what went in.
+            outputs: by name, each (n, *shape).
+        """
+        if not self._hands_on or self.activation is None:
+            return outputs
+        return {**outputs, self.activation.name: inputs}
+
+    @property
+    def _hands_on(self) -> bool:
+        return self.uplink is not None and self.uplink.kind == "sample"
 
     def exit_settings(self, fmt: FormatName) -> ExitSettings | None:
         """Settings of this stage's exit in one format; raises `BundleError` when it is not exported."""
@@ -208,6 +230,8 @@ class CascadeSpec:
                 raise BundleError(f"stage {stage.name}: expected successors {want}, got {stage.successors}")
         if self.stages[-1].logits is None:
             raise BundleError(f"the last stage {names[-1]} must have an exit")
+        for a, b in itertools.pairwise(self.stages):
+            _check_sample(a, b)
 
     def stage(self, name: str) -> StageSpec:
         """The stage of that name (or the full model); raises `UsageError` naming those there are."""
@@ -229,6 +253,16 @@ class CascadeSpec:
         if stages[-1].logits is None:
             raise UsageError(f"a tier must end in a stage with an exit; {stages[-1].name} has none")
         return stages
+
+
+def _check_sample(stage: StageSpec, successor: StageSpec) -> None:
+    """A stage whose uplink is the sample must have it, and its successor must take it; no other stage may."""
+    sends = stage.uplink is not None and stage.uplink.kind == "sample"
+    if sends and (stage.inputs[0].stage is not None or stage.activation != stage.input):
+        raise BundleError(f"stage {stage.name} sends the sample up, so expected that it takes it, and as it came")
+    if sends != (successor.inputs[0].stage is None):
+        what = "the sample" if sends else f"what {stage.name} makes of it, not the sample"
+        raise BundleError(f"stage {successor.name}: expected that it takes {what}, which {stage.name} sends up")
 
 
 def parse_formats(text: str) -> tuple[FormatName, ...]:

@@ -180,7 +180,7 @@ class TierMachine:
         elif first.inputs[0].stage is None:
             sample = request.payload
         else:
-            self._on_malformed(_malformed(event, "content-type", "only the first stage takes an image"), now)
+            self._on_malformed(_malformed(event, "content-type", f"stage {first.name} takes no image"), now)
             return
         job = self._jobs.get((event.reply_to, request.id, request.stage))
         if job is not None:
@@ -215,7 +215,7 @@ class TierMachine:
 
     def _in_time(self, model: str, position: int, deadline: Deadline, now: float) -> bool:
         """Whether one that comes to a stage now is computed early enough, going by the queue's estimate."""
-        fallback = self._models[model].stages[position].inputs[0].stage is not None  # an exit before it, here or behind
+        fallback = position > 0 or self._models[model].behind  # an exit before it, here or behind
         return self._queue.fits(model, position, deadline.answer_by - now, fallback=fallback)
 
     # --- computing -----------------------------------------------------------------------------------------------
@@ -304,13 +304,12 @@ class TierMachine:
             self._answer_here(job, "unreachable", now)
             return
         correlation = self.way_up.begin(job, ticket, now)
-        uplink, tensor = cast(Any, stage.uplink), cast(Any, stage.activation).name
+        uplink, came = cast(Any, stage.uplink), job.request.payload
+        payload: Mapping[str, Array] | EncodedSample = {cast(Any, stage.activation).name: activation}
+        if uplink.kind == "sample" and isinstance(came, EncodedSample) and len(came.data) < activation.nbytes:
+            payload = came  # the image itself, where that is smaller than its pixels
         request = replace(
-            job.request,
-            stage=stage.successors[0],
-            budget_ms=budget_s * 1e3,
-            payload={tensor: activation},
-            body_bytes=0,
+            job.request, stage=stage.successors[0], budget_ms=budget_s * 1e3, payload=payload, body_bytes=0
         )
         self.counters["forwarded"] += 1
         self._out.append(ev.Forward(correlation, request, uplink))

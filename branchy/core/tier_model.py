@@ -12,7 +12,13 @@ from branchy.core.cascade import ExitSettings, StageSpec
 class TierModel:
     """What a tier runs of one bundle: its consecutive stages with their exits' settings.
 
-    `certified` says whether they run as the bundle's certificate has them.
+    Attributes:
+        digest: of the bundle.
+        labels: the classes, in the order of the logits.
+        stages: in order.
+        exits: by stage its exit's settings.
+        certified: whether they run as the bundle's certificate has them.
+        behind: whether there is a tier behind, which has a prediction of its own for all that it sends up.
     """
 
     digest: str
@@ -20,6 +26,7 @@ class TierModel:
     stages: tuple[StageSpec, ...]
     exits: Mapping[str, ExitSettings]
     certified: bool = False
+    behind: bool = False
 
     @property
     def last(self) -> bool:

@@ -45,7 +45,8 @@ def all_topics(spec: CascadeSpec, cascade: str) -> dict[str, int]:
     out = {answers(cascade, "device"): 0}
     before: StageSpec | None = None
     for stage in spec.stages:
-        largest_bytes = request_bytes(before) if before else sample_bytes(stage)
+        takes_sample = stage.inputs[0].stage is None
+        largest_bytes = sample_bytes(stage) if before is None or takes_sample else request_bytes(before)
         out |= {requests(cascade, stage.name): largest_bytes, dead_letters(cascade, stage.name): largest_bytes}
         if stage.successors:
             out[answers(cascade, stage.name)] = 0

@@ -25,7 +25,8 @@ class Engine(Protocol):
             batch: (n, *stage.input.shape) of stage.input.dtype, n >= 1.
 
         Returns:
-            By tensor name: `stage.activation.name` and/or `stage.logits.name`, each (n, *shape), float32.
+            By tensor name: `stage.activation.name` and/or `stage.logits.name`, each (n, *shape): float32,
+            but for a sample that is handed on (`StageSpec.completed`).
 
         Raises:
             EngineError: wrong shape or dtype, or the model failed.
@@ -70,7 +71,7 @@ def check_ports(stage: StageSpec, inputs: Mapping[str, Port], outputs: Mapping[s
     """
     for kind, specs, found in (
         ("inputs", (stage.input,), inputs),
-        ("outputs", tuple(s for s in (stage.activation, stage.logits) if s is not None), outputs),
+        ("outputs", stage.outputs, outputs),
     ):
         want = {spec.name: Port(spec.shape, spec.dtype) for spec in specs}
         if want != found:

@@ -54,7 +54,7 @@ class KerasEngine:
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise EngineError(f"stage {self.stage.name}: Keras failed: {_line(error)}") from None
         # A tensor's own memory may not be written to or kept: hand out copies.
-        return {name: np.array(output) for name, output in outputs.items()}
+        return self.stage.completed(batch, {name: np.array(output) for name, output in outputs.items()})
 
     def close(self) -> None:
         """Free the model; may be called twice."""

@@ -73,9 +73,10 @@ class LiteRTEngine:
                 parts.append(self._runner(size)(part))
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"stage {self.stage.name}: LiteRT failed: {_line(error)}") from None
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+        return self.stage.completed(batch, whole)
 
     def close(self) -> None:
         """Free the interpreters; may be called twice."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from branchy.core.cascade import FULL, Array, InputSpec, Source, StageSpec, TensorSpec, Uplink
 from branchy.errors import ArchitectureError
 from branchy.models.backend import keras, tf
-from branchy.models.branching import BranchyModel, Tensor
+from branchy.models.branching import BranchyModel, Stage, Tensor
 
 SAMPLE, ACTIVATION, LOGITS = "sample", "activation", "logits"
 
@@ -41,43 +41,50 @@ class Network:
     pretrained: bool = False
 
 
-def split(built: BranchyModel, sample: InputSpec, uplink: Uplink) -> Network:
+def split(built: BranchyModel, sample: InputSpec, uplinks: Sequence[Uplink]) -> Network:
     """Put the scaling from the declared range before a model, and cut it at its stages' cuts.
+
+    Behind a cut that sends the sample the next stage has all of the model from there on, and the
+    stage before only what its own exit needs.
 
     Args:
         built: a checked model.
-        sample: what goes in; (x - low) / (high - low) becomes part of the first stage's graph, unless the
-            model takes samples as they are.
-        uplink: what every stage but the last sends up.
+        sample: what goes in; (x - low) / (high - low) becomes part of the graph of a stage that takes it,
+            unless the model takes samples as they are.
+        uplinks: what each cut sends.
 
     Raises:
-        ArchitectureError: a stage needs more than the cut before it.
+        ArchitectureError: a stage needs more than the cut before it, or an uplink cannot be had.
     """
-    source, scaled = built.model.inputs[0], built.scaled
+    origin, scaled = built.model.inputs[0], built.scaled
     exits = {s.name: s.logits for s in built.stages if s.logits is not None}
+    _check_uplinks(built.stages, uplinks)
     stages: list[StageModel] = []
+    source, inputs = origin, Source(None, SAMPLE)
     for i, stage in enumerate(built.stages):
         last = i == len(built.stages) - 1
-        before = built.stages[i - 1] if i else None
-        model = _model(
-            source, {ACTIVATION: stage.cut, LOGITS: stage.logits}, sample if before is None else None, scaled
-        )
-        took = sample.tensor if before is None else TensorSpec(ACTIVATION, _shape(source))
+        uplink = None if last else uplinks[i]
+        sends_sample = uplink is not None and uplink.kind == "sample"
+        outputs = {ACTIVATION: None if sends_sample else stage.cut, LOGITS: stage.logits}
+        model = _model(source, outputs, sample if source is origin else None, scaled)
+        took = sample.tensor if source is origin else TensorSpec(ACTIVATION, _shape(source))
+        handed_on = took if sends_sample else TensorSpec(ACTIVATION, _shape(stage.cut)) if uplink else None
         spec = StageSpec(
             name=stage.name,
-            inputs=(Source(before.name, ACTIVATION) if before else Source(None, SAMPLE),),
+            inputs=(inputs,),
             input=took,
-            activation=None if last else TensorSpec(ACTIVATION, _shape(stage.cut)),
+            activation=handed_on,
             logits=None if stage.logits is None else TensorSpec(LOGITS, _shape(stage.logits)),
             successors=() if last else (built.stages[i + 1].name,),
-            uplink=None if last else uplink,
+            uplink=uplink,
             parameters=model.count_params(),
             flops=flops(model, took),
             custom_objects=needs_custom_objects(model),
         )
         stages.append(StageModel(spec, model))
-        source = stage.cut
-    full = _model(built.model.inputs[0], {LOGITS: built.stages[-1].logits}, sample, scaled)
+        if not sends_sample:
+            source, inputs = stage.cut, Source(stage.name, ACTIVATION)
+    full = _model(origin, {LOGITS: built.stages[-1].logits}, sample, scaled)
     full_spec = StageSpec(
         name=FULL,
         inputs=(Source(None, SAMPLE),),
@@ -90,8 +97,26 @@ def split(built: BranchyModel, sample: InputSpec, uplink: Uplink) -> Network:
         flops=flops(full, sample.tensor),
         custom_objects=needs_custom_objects(full),
     )
-    trained = _model(built.model.inputs[0], exits, sample, scaled)
+    trained = _model(origin, exits, sample, scaled)
     return Network(trained, tuple(stages), StageModel(full_spec, full), built.pretrained)
+
+
+def _check_uplinks(stages: Sequence[Stage], uplinks: Sequence[Uplink]) -> None:
+    """The sample goes up from where it is, and a stage that computes nothing needs no place of its own."""
+    made = None
+    for stage, uplink in zip(stages[:-1], uplinks, strict=True):
+        if uplink.kind != "sample":
+            made = made or stage.name
+        elif made is not None:
+            raise ArchitectureError(
+                f"--uplink: stage {stage.name} cannot send the sample, as {made} before it sends an activation; "
+                "cuts that send the sample must come first"
+            )
+        elif stage.logits is None:
+            raise ArchitectureError(
+                f"--uplink: stage {stage.name} has no exit, so with the sample as its uplink it would do nothing; "
+                "leave it out, or give it an exit"
+            )
 
 
 def _model(source: Tensor, outputs: Mapping[str, Tensor | None], sample: InputSpec | None, scaled: bool) -> Any:
@@ -136,4 +161,9 @@ def runner(stage: StageModel) -> Callable[[Array], Mapping[str, Array]]:
     """A stage's model as a function from a batch to its outputs by name, traced once for all batch sizes."""
     spec = tf.TensorSpec((None, *stage.spec.input.shape), stage.spec.input.dtype)
     traced = tf.function(lambda batch: stage.model(batch, training=False), input_signature=[spec])
-    return lambda batch: {name: np.array(output) for name, output in traced(tf.convert_to_tensor(batch)).items()}
+
+    def run(batch: Array) -> Mapping[str, Array]:
+        outputs = traced(tf.convert_to_tensor(batch))
+        return stage.spec.completed(batch, {name: np.array(output) for name, output in outputs.items()})
+
+    return run

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from branchy.core.cascade import DType, InputSpec, TensorSpec, Uplink
+from branchy.core.cascade import InputSpec, TensorSpec
 from branchy.core.statistics import wilson
 from branchy.datasets import Dataset, Part
-from branchy.models.wanted import Wanted
+from branchy.models.wanted import Sends, Wanted
 from branchy.reports.text import text_table
 from branchy.runner.calibration import exit_logits
 from branchy.runner.inspection import body_bytes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def build_network(arch: str, data: Dataset, wanted: Wanted, tiers: tuple[str, ...] | None, dtype: DType) -> Network:
+def build_network(arch: str, data: Dataset, wanted: Wanted, tiers: tuple[str, ...] | None, sends: Sends) -> Network:
     """Find an architecture, give it exits where it has none, and cut it.
 
     Args:
@@ -27,16 +27,18 @@ def build_network(arch: str, data: Dataset, wanted: Wanted, tiers: tuple[str, ..
         data: for whose samples and classes.
         wanted: how a plain Keras model gets its exits.
         tiers: the stages' names; None leaves the architecture's.
-        dtype: what activations travel in.
+        sends: what the cuts shall send.
 
     Raises:
         ArchitectureError: there is no such architecture, or it cannot be used as wanted.
+        UsageError: there are more or fewer cuts than uplinks.
     """
     from branchy.models import branching, own, splitting, zoo
 
     build = own.adapted(zoo.find(arch), data.input, wanted)
     built = branching.build(build, data.input.tensor.shape, len(data.labels), tiers)
-    network = splitting.split(built, data.input, Uplink("activation", dtype))
+    uplinks = sends.by_cut(len(built.stages) - 1, data.input.tensor)
+    network = splitting.split(built, data.input, uplinks)
     own_code = [stage.spec.name for stage in (*network.stages, network.full) if stage.spec.custom_objects]
     if own_code:
         log.warning(
@@ -60,7 +62,7 @@ def as_it_came(network: Network, *parts: Part) -> str:
     return f"{right / samples:.1%} right of {samples} held-out samples (95 %: {low:.1%} to {high:.1%})"
 
 
-def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, dtype: DType) -> str:
+def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, sends: Sends) -> str:
     """A table of the places where a model can be cut, for a terminal.
 
     Args:
@@ -68,7 +70,7 @@ def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, d
         shape: (height, width, channels) of a sample of uint8 pixels.
         classes: how many an architecture function is called with.
         wanted: the cuts to mark.
-        dtype: what activations travel in.
+        sends: what the cuts shall send.
 
     Returns:
         Where a Keras model can be cut; or the stages of an architecture that says itself where it is cut.
@@ -86,14 +88,15 @@ def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, d
     made = called(architecture.build, shape, classes)
     if isinstance(made, branching.BranchyModel) and wanted.cut is None:
         built = branching.build(lambda *_: made, shape, classes, None)
-        return _stages_text(arch, splitting.split(built, sample, Uplink("activation", dtype)))
+        uplinks = sends.by_cut(len(built.stages) - 1, sample.tensor)
+        return _stages_text(arch, splitting.split(built, sample, uplinks))
     flat = own.flattened(made, sample, architecture.preprocessing or "none", wanted)
     cuts = find_cuts(flat.source, flat.output)
     chosen = cuts.chosen(wanted.cut or "auto")
     rows = []
     for cut in cuts.offered:
         activation = TensorSpec("activation", tuple(cut.tensor.shape[1:]))
-        size = f"{body_bytes(activation, dtype):,}"
+        size = f"{body_bytes(activation, sends.dtype):,}"
         rows.append((cut.layer, _sides(activation.shape), "*" * (cut in chosen), size, f"{cut.flops_share:.1%}"))
     raw = body_bytes(sample.tensor, None)
     heading = f"{arch} can be cut in {len(rows)} places; a raw sample {_sides(shape)} has {raw:,} bytes a request"
@@ -105,7 +108,8 @@ def _stages_text(arch: str, network: Network) -> str:
     for stage in (*(stage.spec for stage in network.stages), network.full.spec):
         sent, size = "-", "-"
         if stage.activation is not None and stage.uplink is not None:
-            sent, size = _sides(stage.activation.shape), f"{body_bytes(stage.activation, stage.uplink.dtype):,}"
+            sent = f"{stage.uplink.kind} {_sides(stage.activation.shape)}"
+            size = f"{body_bytes(stage.activation, stage.uplink.dtype):,}"
         rows.append((stage.name, sent, size, f"{stage.parameters:,}", f"{stage.flops:,}"))
     sample = network.full.spec.input
     heading = (

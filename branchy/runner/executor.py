@@ -14,7 +14,7 @@ from branchy.core.cascade import Array
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_events import Computed, Submit
 from branchy.engines.base import Engine
-from branchy.errors import BranchyError, DatasetError
+from branchy.errors import BranchyError, DatasetError, MissingExtraError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Executor:
 
     Args:
         engines: by (digest, stage); used by one thread at a time from now on, closed with this.
-        decode: an encoded sample to what the first stage takes; raises `DatasetError`.
+        decode: an encoded sample to what a first stage takes; raises `DatasetError` or `MissingExtraError`.
         report: takes each `Computed` of the thread, called by it.
         clock: monotonic, in seconds; the tier machine's own.
     """
@@ -96,6 +96,6 @@ class Executor:
         for i, item in enumerate(work.inputs):
             try:
                 inputs.append(self._decode(item) if isinstance(item, EncodedSample) else item)
-            except DatasetError as error:
+            except (DatasetError, MissingExtraError) as error:
                 failures[i] = str(error)
         return inputs, failures

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from branchy.core.cascade import CascadeSpec, DType, ExitSettings, StageSpec, TensorSpec
+from branchy.core.cascade import DType, ExitSettings, StageSpec, TensorSpec
 from branchy.core.statistics import wilson
 from branchy.core.wire import encode_tensors
 from branchy.reports.text import listed, text_table
@@ -28,7 +28,7 @@ def describe(bundle: Bundle) -> Data:
         "size_bytes": sum({path: digest.size_bytes for path, digest in manifest.all_files()}.values()),
         "labels": list(spec.labels),
         "input": asdict(spec.input) | {"body_bytes": body_bytes(sample, None)},
-        "stages": [_describe_stage(spec, stage) for stage in (*spec.stages, spec.full)],
+        "stages": [_describe_stage(stage) for stage in (*spec.stages, spec.full)],
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
         "training": asdict(manifest.training),
         "certificate": None if manifest.certificate is None else asdict(manifest.certificate),
@@ -46,12 +46,11 @@ def text(data: Data) -> str:
     return "\n\n".join([_heading(data), _stage_table(data["stages"]), _file_table(data["stages"])])
 
 
-def _describe_stage(spec: CascadeSpec, stage: StageSpec) -> Data:
+def _describe_stage(stage: StageSpec) -> Data:
     data = asdict(stage)
     data["uplink"] = None
     if stage.uplink is not None and stage.activation is not None:
-        tensor = spec.input.tensor if stage.uplink.kind == "sample" else stage.activation
-        data["uplink"] = asdict(stage.uplink) | {"body_bytes": body_bytes(tensor, stage.uplink.dtype)}
+        data["uplink"] = asdict(stage.uplink) | {"body_bytes": body_bytes(stage.activation, stage.uplink.dtype)}
     return data
 
 

@@ -12,7 +12,7 @@ from branchy.core.certificate import runs_as_certified
 from branchy.core.tier_model import TierModel
 from branchy.engines import open_engine
 from branchy.engines.base import Engine
-from branchy.errors import BundleError, EngineError, MissingExtraError
+from branchy.errors import EngineError, MissingExtraError
 from branchy.store.bundle import Bundle
 
 GOLDEN_TOLERANCE = 1e-3
@@ -46,18 +46,13 @@ def load_tier(
     Raises:
         UsageError: a stage that the bundle has not, stages that are not consecutive, or a threshold
             outside its policy's range.
-        BundleError: a stage is not exported in that format, or its uplink is not supported yet.
+        BundleError: a stage is not exported in that format.
         EngineError: an engine cannot be opened, or gives other logits than it gave at training.
         MissingExtraError: a stage is a Keras file, and TensorFlow is not installed.
     """
     spec = override_exits(bundle.spec, fmt, policy=policy, thresholds=thresholds)
     stages = spec.tier(names)
     exits = {s.name: settings for s in stages if (settings := s.exit_settings(fmt)) is not None}
-    for stage in stages:
-        if stage.uplink is not None and stage.uplink.kind != "activation":
-            raise BundleError(
-                f"stage {stage.name}: only the uplink 'activation' can be served, got {stage.uplink.kind!r}"
-            )
     engines: dict[tuple[str, str], Engine] = {}
     try:
         for stage in stages:
@@ -69,7 +64,8 @@ def load_tier(
             opened.close()
         raise
     certified = runs_as_certified(bundle.manifest.certificate, bundle.spec, stages, fmt, exits)
-    return Loaded(spec, TierModel(bundle.digest, spec.labels, stages, exits, certified), engines)
+    behind = any(stage.successors == (stages[0].name,) for stage in spec.stages)
+    return Loaded(spec, TierModel(bundle.digest, spec.labels, stages, exits, certified, behind), engines)
 
 
 def _open(bundle: Bundle, stage: StageSpec, fmt: FormatName, threads: int) -> Engine:

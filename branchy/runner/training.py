@@ -19,7 +19,7 @@ from branchy import __version__
 from branchy.core.cascade import DType, ExitSettings, FormatName, PolicyName
 from branchy.datasets import Dataset, Part, load
 from branchy.errors import UsageError
-from branchy.models.wanted import Wanted
+from branchy.models.wanted import Sends, Wanted
 from branchy.reports.text import listed
 from branchy.runner.architecture import as_it_came, build_network
 from branchy.runner.calibration import Thresholds
@@ -63,6 +63,7 @@ class TrainOptions:
         policy: how exits decide.
         thresholds: for every exit or by stage; None is 0.8, not to be given with
         target_share: per cent of the answers that shall leave at each exit.
+        uplink: what the cuts send, of `models.wanted.UPLINKS`: one for every cut or one a cut.
         uplink_dtype: what activations travel in.
         formats: that each stage is exported in; the first is what the summary is about.
         overwrite: whether a bundle that is there already is replaced.
@@ -89,6 +90,7 @@ class TrainOptions:
     policy: PolicyName = "max_prob"
     thresholds: Mapping[str, float] | float | None = None
     target_share: tuple[float, ...] | None = None
+    uplink: tuple[str, ...] = ("activation",)
     uplink_dtype: DType = "float16"
     formats: tuple[FormatName, ...] = ("litert", "keras")
     overwrite: bool = False
@@ -161,6 +163,7 @@ def _check(options: TrainOptions) -> None:
     if options.target_share is not None and options.thresholds is not None:
         raise UsageError("--threshold and --target-share exclude each other: give one of them")
     options.recipe.check()
+    Sends(options.uplink).check()
     if not {"litert", "keras"} & set(options.formats):
         raise UsageError("--formats: expected litert or keras among them: the others are held against float32")
     if options.policy == "entropy" and options.target_share is None and options.thresholds is None:
@@ -230,7 +233,8 @@ def _build(data: Dataset, options: TrainOptions) -> Network:
     if options.tiers is not None:
         branching.check_names(options.tiers)
     training.make_deterministic(options.seed)
-    return build_network(options.arch, data, options.wanted, options.tiers, options.uplink_dtype)
+    sends = Sends(options.uplink, options.uplink_dtype)
+    return build_network(options.arch, data, options.wanted, options.tiers, sends)
 
 
 def _thresholds(options: TrainOptions, network: Network, classes: int) -> Thresholds:

@@ -29,9 +29,15 @@ def test_an_architecture_that_says_where_it_is_cut_is_listed_by_stages(run: Run)
     assert code == 0
     assert "in 2 stages; a raw sample 28 x 28 x 1" in out
     assert list(rows) == ["edge", "cloud", "full"]
-    assert rows["edge"][1:6] == ["15", "x", "15", "x", "5"]
-    assert int(rows["edge"][6].replace(",", "")) == pytest.approx(15 * 15 * 5, abs=250)
+    assert rows["edge"][1:7] == ["activation", "15", "x", "15", "x", "5"]
+    assert int(rows["edge"][7].replace(",", "")) == pytest.approx(15 * 15 * 5, abs=250)
     assert rows["cloud"][1:3] == ["-", "-"]
+
+
+def test_a_cut_that_sends_the_sample_is_listed_with_it(run: Run) -> None:
+    code, out, _ = run("cuts", "b-lenet-paper", "--shape", "28,28,1", "--uplink", "sample")
+    assert code == 0
+    assert "edge   sample 28 x 28 x 1" in out
 
 
 @pytest.mark.parametrize(
@@ -42,6 +48,7 @@ def test_an_architecture_that_says_where_it_is_cut_is_listed_by_stages(run: Run)
         ([OWN, "--shape", "8,8"], "expected height,width,channels, got '8,8'"),
         ([OWN, "--shape", "8,8,x"], "expected height,width,channels, got '8,8,x'"),
         ([OWN, "--shape", "32,32,3", "--cut", "stemm"], "did you mean stem"),
+        (["b-lenet", "--shape", "8,8,1", "--uplink", "sample,sample,sample"], "one for each of 2 cuts"),
         ([OWN, "--shape", "2,2,3"], "the architecture function failed"),
     ],
 )

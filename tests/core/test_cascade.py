@@ -3,7 +3,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,3 +181,49 @@ def test_formats_are_named_once_each_with_commas_between() -> None:
     for wrong in ("", "tflite", "litert,litert"):
         with pytest.raises(UsageError, match=r"--formats: expected some of .*litert-float16.*, each once, got"):
             parse_formats(wrong)
+
+
+def _samples_up(stage: StageSpec) -> StageSpec:
+    return replace(stage, activation=stage.input, uplink=Uplink("sample", "uint8"))
+
+
+def _takes_sample(stage: StageSpec) -> StageSpec:
+    return replace(stage, inputs=(Source(None, "sample"),), input=SAMPLE)
+
+
+def test_a_stage_may_send_its_sample_up_to_one_that_takes_it() -> None:
+    edge, gate, fog, cloud = SPEC.stages
+    stages = (_samples_up(edge), _takes_sample(gate), fog, cloud)
+    assert replace(SPEC, stages=stages).stages == stages
+
+
+@pytest.mark.parametrize(
+    ("stages", "says"),
+    [
+        (lambda edge, gate: (_samples_up(edge), gate), "stage gate: expected that it takes the sample"),
+        (lambda edge, gate: (edge, _takes_sample(gate)), "stage gate: expected that it takes what edge makes of it"),
+        (
+            lambda edge, gate: (replace(edge, uplink=Uplink("sample")), _takes_sample(gate)),
+            "stage edge sends the sample up, so expected that it takes it, and as it came",
+        ),
+        (
+            lambda edge, gate: (edge, replace(gate, activation=ACTIVATION, uplink=Uplink("sample"))),
+            "stage gate sends the sample up, so expected that it takes it",
+        ),
+    ],
+)
+def test_a_sample_goes_up_from_where_it_is_to_where_it_is_taken(stages: Any, says: str) -> None:
+    edge, gate, *others = SPEC.stages
+    with pytest.raises(BundleError, match=says):
+        replace(SPEC, stages=(*stages(edge, gate), *others))
+
+
+def test_what_goes_to_the_successor_is_the_batch_itself_where_the_sample_is_sent() -> None:
+    edge = SPEC.stages[0]
+    batch, outputs = np.zeros((2, 4), np.uint8), {"logits": np.ones((2, 3), np.float32)}
+    assert edge.completed(batch, outputs) is outputs
+    assert edge.outputs == (ACTIVATION, LOGITS)
+    completed = _samples_up(edge).completed(batch, outputs)
+    assert completed["sample"] is batch
+    assert completed["logits"] is outputs["logits"]
+    assert _samples_up(edge).outputs == (LOGITS,)

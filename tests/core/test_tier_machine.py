@@ -90,6 +90,38 @@ def test_an_unsure_one_goes_up_with_what_is_left_of_its_budget():
     assert tier.tokens[token].terminal is None
 
 
+def _forwarded(tier: w.World, payload) -> ev.Forward:
+    """What goes up of a request with this payload, whose sample is 1, 2, 3, 4."""
+    tier.arrive(w.request(tier.stages, 1, payload=payload))
+    tier.advance()
+    outputs = {"logits": np.asarray([w.UNSURE], np.float32), "sample": np.array([[1, 2, 3, 4]], np.uint8)}
+    (forward,) = tier.machine.handle(ev.Computed(*tier.works, outputs, tier.now, tier.now, {}), tier.now)
+    return forward
+
+
+def test_where_the_uplink_is_the_sample_its_pixels_go_up():
+    forward = _forwarded(world("handing-on"), {"sample": np.array([1, 2, 3, 4], np.uint8)})
+    assert {name: values.tolist() for name, values in forward.request.payload.items()} == {"sample": [1, 2, 3, 4]}
+    assert (forward.uplink.dtype, forward.request.stage) == ("uint8", "fog")
+
+
+@pytest.mark.parametrize(("size_bytes", "as_it_came"), [(3, True), (4, False)])
+def test_an_image_goes_up_as_it_came_where_it_is_smaller_than_its_pixels(size_bytes, as_it_came):
+    image = EncodedSample("image/jpeg", b"j" * size_bytes)
+    payload = _forwarded(world("handing-on"), image).request.payload
+    assert (payload is image) == as_it_came
+    assert as_it_came or list(payload) == ["sample"]
+
+
+def test_a_tier_that_only_hands_activations_on_sends_no_image_up():
+    tier = world()
+    tier.arrive(w.request(tier.stages, 1, payload=EncodedSample("image/png", b"x")))
+    tier.advance()
+    outputs = {"logits": np.asarray([w.UNSURE], np.float32), "activation": np.ones((1, 4), np.float32)}
+    (forward,) = tier.machine.handle(ev.Computed(*tier.works, outputs, tier.now, tier.now, {}), tier.now)
+    assert list(forward.request.payload) == ["activation"]
+
+
 def test_the_fronts_answer_comes_back_with_the_own_hop_first():
     tier = world()
     token = ask(tier)
@@ -330,19 +362,20 @@ def test_a_malformed_request_gets_an_error_and_the_dead_letters(changes, code):
     assert (dead.token, dead.code) == (token, code)
 
 
-def test_only_the_first_stage_takes_an_image():
+def test_only_a_stage_that_takes_samples_takes_an_image():
     image = EncodedSample("image/png", b"x")
-    assert isinstance(world().machine, TierMachine)
     tier = world("last")
     token = tier.arrive(w.request(tier.stages, 1, payload=image))
     assert tier.tokens[token].terminal.code == "content-type"
-    tier = world("first")
-    token = tier.arrive(w.request(tier.stages, 1, payload=image))
-    assert tier.tokens[token].terminal is None
+    for kind in ("first", "handed"):
+        tier = world(kind)
+        token = tier.arrive(w.request(tier.stages, 1, payload=image))
+        assert tier.tokens[token].terminal is None
 
 
 @pytest.mark.parametrize(
-    ("stages", "too_few_ms", "enough_ms"), [("last", 2300, 2500), ("first", 750, 850), ("two", 750, 850)]
+    ("stages", "too_few_ms", "enough_ms"),
+    [("last", 2300, 2500), ("handed", 2300, 2500), ("first", 750, 850), ("two", 750, 850)],
 )
 def test_a_tier_rejects_what_it_cannot_compute_in_time_before_it_computes(stages, too_few_ms, enough_ms):
     tier = world(stages)

@@ -34,3 +34,13 @@ def test_a_first_queue_takes_a_sample_as_float32_or_as_json():
         replace(cascade, stages=(first, cascade.stages[1]), full=replace(cascade.full, input=first.input)), "toy"
     )
     assert sizes["branchy.toy.edge.requests"] == sizes["branchy.toy.full.dead"] == len("255,") * 30_000
+
+
+def test_a_queue_behind_a_cut_that_sends_the_sample_takes_a_sample_in_any_form():
+    cascade = spec()
+    edge, cloud = cascade.stages
+    edge = replace(edge, activation=edge.input, uplink=Uplink("sample", "uint8"))
+    cloud = replace(cloud, inputs=edge.inputs, input=edge.input)
+    sizes = topics.all_topics(replace(cascade, stages=(edge, cloud)), "toy")
+    assert sizes["branchy.toy.cloud.requests"] == sizes["branchy.toy.edge.requests"] == 4 * edge.input.values
+    assert topics.request_bytes(edge) == edge.input.values

@@ -49,7 +49,7 @@ def test_a_model_gets_exits_and_its_last_one_says_what_it_said() -> None:
     built = _build(model)
     assert [stage.name for stage in built.stages] == ["edge", "fog", "cloud"]
     assert built.pretrained
-    network = split(built, SPEC, Uplink())
+    network = split(built, SPEC, [Uplink()] * (len(built.stages) - 1))
     found = runner(network.full)(PIXELS)["logits"]
     assert np.allclose(probabilities(found), model(PIXELS.astype(np.float32)), atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_a_head_of_the_user_s_own_is_attached(tmp_path: Path) -> None:
 
 def test_a_model_that_is_frozen_keeps_every_weight_while_its_heads_learn() -> None:
     built = _build(_classifier(), Wanted(preprocessing="none", freeze_backbone=True))
-    network = split(built, SPEC, Uplink())
+    network = split(built, SPEC, [Uplink()] * (len(built.stages) - 1))
     assert len(network.trained.trainable_weights) == 2 * 2  # a kernel and a bias for each exit but the last
     before, was = network.full.model.get_weights(), [np.asarray(w) for w in network.trained.trainable_weights]
     y = {stage.name: np.ones((5, CLASSES), np.float32) for stage in built.stages}
@@ -133,7 +133,7 @@ def test_a_sigmoid_becomes_two_logits() -> None:
     x = layers.Conv2D(2, 3, activation="relu")(sample)
     model = keras.Model(sample, layers.Dense(1, activation="sigmoid")(layers.Flatten()(x)))
     built = _build(model, Wanted(cut="auto:1", preprocessing="none", label_mode="binary"), classes=2)
-    found = runner(split(built, SPEC, Uplink()).full)(PIXELS)["logits"]
+    found = runner(split(built, SPEC, [Uplink()] * (len(built.stages) - 1)).full)(PIXELS)["logits"]
     assert np.allclose(probabilities(found)[:, 1:], model(PIXELS.astype(np.float32)), atol=1e-5)
 
 

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from own_arch import build as own_arch
 
-from branchy.core.cascade import InputSpec, TensorSpec, Uplink
+from branchy.core.cascade import InputSpec, TensorSpec, Uplink, UplinkKind
+from branchy.errors import ArchitectureError
 from branchy.models.b_lenet import b_lenet
 from branchy.models.backend import keras
 from branchy.models.branching import BranchyModel, Build, Stage, build
 from branchy.models.export import write_keras, write_litert
+from branchy.models.own import adapted
 from branchy.models.splitting import Network, runner, split
+from branchy.models.wanted import Wanted
+from branchy.models.zoo import Architecture
 
 DIGITS = InputSpec(TensorSpec("sample", (8, 8, 1), "uint8"), 0.0, 16.0, channel_order="L")
 
@@ -48,7 +52,7 @@ for fmt in ("keras", "litert"):
 
 def _perturbed(architecture: Build) -> Network:
     """A network none of whose weights is what initialising gave (batch statistics and biases among them)."""
-    network = split(build(architecture, (8, 8, 1), 10, None), DIGITS, Uplink("activation", "float32"))
+    network = split(build(architecture, (8, 8, 1), 10, None), DIGITS, [Uplink("activation", "float32")] * 2)
     rng = np.random.default_rng(3)
     for weight in network.trained.weights:
         # Adding to what is there keeps variances positive.
@@ -95,7 +99,7 @@ def test_the_declared_range_is_scaled_to_0_and_1_in_the_first_stage() -> None:
         return BranchyModel(keras.Model(sample, [near, far]), (Stage("edge", cut, near), Stage("cloud", None, far)))
 
     spec = InputSpec(TensorSpec("sample", (2, 2, 1), "uint8"), 4.0, 20.0, channel_order="L")
-    network = split(build(passes_through, (2, 2, 1), 3, None), spec, Uplink())
+    network = split(build(passes_through, (2, 2, 1), 3, None), spec, [Uplink()])
     sample = np.asarray([4, 8, 12, 20], dtype=np.uint8).reshape(1, 2, 2, 1)
     assert runner(network.stages[0])(sample)["activation"].tolist() == [[0.0, 0.25, 0.5, 1.0]]
 
@@ -113,8 +117,56 @@ def test_specs_say_what_the_graphs_are() -> None:
     assert hall.parameters == 96 * 10 + 10
 
 
+def test_a_stage_whose_uplink_is_the_sample_has_its_exit_alone_and_the_next_the_whole_way() -> None:
+    uplinks = [Uplink("sample", "uint8"), Uplink("activation", "float32")]
+    built = build(b_lenet, (8, 8, 1), 10, None)
+    network, usual = split(built, DIGITS, uplinks), split(built, DIGITS, [Uplink("activation", "float32")] * 2)
+    edge, fog, cloud = (stage.spec for stage in network.stages)
+    assert (edge.activation, fog.input, fog.inputs[0].stage) == (DIGITS.tensor, DIGITS.tensor, None)
+    assert (cloud.input.name, cloud.inputs[0].stage) == ("activation", "fog")
+    assert set(network.stages[0].model.output) == {"logits"}
+    assert edge.flops == usual.stages[0].spec.flops  # its exit looks at the cut
+    assert fog.flops > usual.stages[1].spec.flops + edge.flops / 2
+    samples = np.random.default_rng(6).integers(0, 17, (5, 8, 8, 1), dtype=np.uint8)
+    x: Any = samples
+    expected = network.trained(samples)
+    for stage in network.stages:
+        out = runner(stage)(x)
+        assert np.allclose(out["logits"], expected[stage.spec.name], atol=1e-5)
+        x = out[stage.spec.activation.name] if stage.spec.activation else None
+    assert runner(network.stages[0])(samples)["sample"] is samples
+
+
+def test_a_head_on_the_input_needs_nothing_of_the_trunk_where_the_sample_is_sent() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(64, 3, activation="relu", name="cut")])
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(10))
+    wanted = Wanted(cut="cut", heads=("input",), preprocessing="none")
+    adapt = adapted(Architecture("own", lambda shape, classes: model), DIGITS, wanted)
+    built = build(adapt, (8, 8, 1), 10, None)
+    uplinks = {kind: [Uplink(kind, "uint8")] for kind in ("sample", "activation")}
+    head, both = (split(built, DIGITS, uplinks[kind]).stages[0].spec for kind in ("sample", "activation"))
+    convolution = 9 * 64 + 64
+    assert both.parameters - head.parameters == convolution
+    assert both.flops - head.flops > 6 * 6 * 2 * 9 * 64
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kinds", "says"),
+    [
+        (b_lenet, ("activation", "sample"), "stage fog cannot send the sample, as edge before it sends an activation"),
+        (own_arch, ("sample", "sample"), "stage box has no exit, so with the sample as its uplink it would do nothing"),
+    ],
+)
+def test_a_sample_that_is_not_there_or_needs_no_stage_is_refused(
+    architecture: Build, kinds: tuple[UplinkKind, ...], says: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=says):
+        split(build(architecture, (8, 8, 1), 10, None), DIGITS, [Uplink(kind) for kind in kinds])
+
+
 def test_flops_count_a_multiply_add_as_two() -> None:
-    network = split(build(b_lenet, (8, 8, 1), 10, None), DIGITS, Uplink())
+    network = split(build(b_lenet, (8, 8, 1), 10, None), DIGITS, [Uplink()] * 2)
     convolution, exit_ = 2 * 8 * 8 * 9 * 8, 2 * 128 * 10
     assert convolution + exit_ < network.stages[0].spec.flops < 1.4 * (convolution + exit_)
     assert network.full.spec.flops < sum(stage.spec.flops for stage in network.stages)
@@ -132,5 +184,5 @@ def test_layers_of_ones_own_are_told_from_keras_own() -> None:
         far = keras.layers.Dense(classes)(keras.layers.Flatten()(keras.layers.ReLU()(cut)))
         return BranchyModel(keras.Model(sample, [near, far]), (Stage("edge", cut, near), Stage("cloud", None, far)))
 
-    network = split(build(with_own_layer, (8, 8, 1), 10, None), DIGITS, Uplink())
+    network = split(build(with_own_layer, (8, 8, 1), 10, None), DIGITS, [Uplink()])
     assert [stage.spec.custom_objects for stage in (*network.stages, network.full)] == [True, False, True]

@@ -86,7 +86,8 @@ def test_a_step_of_training_moves_all_weights_and_in_litert_the_stages_together_
 ) -> None:
     data = _Pixels(LEARNS[name])
     spec = InputSpec(TensorSpec("sample", LEARNS[name], "uint8"), 0.0, 255.0)
-    network = split(build(find(name).build, LEARNS[name], 3, None), spec, Uplink("activation", "float32"))
+    built = build(find(name).build, LEARNS[name], 3, None)
+    network = split(built, spec, [Uplink("activation", "float32")] * (len(built.stages) - 1))
     before = [np.array(weight) for weight in network.trained.trainable_weights]
     _one_step(network, data)
     moved = [not np.array_equal(w, b) for w, b in zip(network.trained.trainable_weights, before, strict=True)]
@@ -114,7 +115,7 @@ def _one_step(network: Network, data: _Pixels) -> None:
 
 def test_a_saved_stage_with_local_response_normalisation_loads_without_code(tmp_path: Path) -> None:
     spec = InputSpec(TensorSpec("sample", (16, 16, 3), "uint8"), 0.0, 255.0)
-    stage = split(build(find("b-alexnet").build, (16, 16, 3), 3, None), spec, Uplink()).stages[0]
+    stage = split(build(find("b-alexnet").build, (16, 16, 3), 3, None), spec, [Uplink()] * 2).stages[0]
     stage.model.save(tmp_path / "edge.keras")
     loaded = keras.saving.load_model(tmp_path / "edge.keras", compile=False, safe_mode=True)
     x = _Pixels((16, 16, 3)).values

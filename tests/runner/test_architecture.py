@@ -30,7 +30,8 @@ def test_the_documents_figures_of_an_architecture_are_those_of_its_graph(
 ) -> None:
     shape = tuple(int(side) for side in sample.split(" x "))
     spec = InputSpec(TensorSpec("sample", shape, "uint8"), 0.0, 255.0)
-    network = split(build(find(name).build, shape, 10, None), spec, Uplink("activation", "float16"))
+    built = build(find(name).build, shape, 10, None)
+    network = split(built, spec, [Uplink("activation", "float16")] * (len(built.stages) - 1))
     found = [stage.spec for stage in network.stages]
     assert paper
     assert stages == ", ".join(stage.name for stage in found)

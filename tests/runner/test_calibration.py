@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,3 +140,16 @@ def test_a_format_that_does_something_else_is_a_failure(wrong: float) -> None:
     stage, rows = _chain()[1], np.ones((2, CLASSES), np.float32)
     with pytest.raises(TrainingError, match=r"stage far: its logits in format litert is off by"):
         check_format(stage, lambda batch: {"logits": batch * wrong}, rows, {"logits": rows}, "litert")
+
+
+def test_a_sample_that_is_sent_up_comes_as_it_was() -> None:
+    near, far = _chain("float32")
+    sample = TensorSpec("sample", (CLASSES,), "uint8")
+    near = replace(near, input=sample, activation=sample, uplink=Uplink("sample", "uint8"))
+    far = replace(far, inputs=near.inputs, input=sample)
+    samples = np.random.default_rng(0).integers(0, 256, (4, CLASSES)).astype(np.uint8)
+    runs = {"near": lambda batch: near.completed(batch, {"logits": np.float32(batch)}), "far": _echo(1.0)}
+    first, second = walk([near, far], runs, samples)
+    assert second.inputs.dtype == np.uint8
+    assert np.array_equal(second.inputs, samples)
+    assert first.body_bytes == len(encode_tensors({"sample": samples[0]}))

@@ -10,7 +10,7 @@ import pytest
 
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_events import Submit
-from branchy.errors import DatasetError, EngineError
+from branchy.errors import DatasetError, EngineError, MissingExtraError
 from branchy.runner.executor import QUICK_S, Executor
 
 
@@ -61,6 +61,16 @@ def test_an_image_that_cannot_be_decoded_fails_alone(bench):
     assert event.outputs["logits"].tolist() == [[2.0], [14.0]]
     event = computed(bench, bad)
     assert (event.failures, event.outputs) == ({0: "damaged image"}, {})
+
+
+def test_an_image_fails_alone_where_nothing_can_decode_it(bench, monkeypatch):
+    def decode(sample):
+        raise MissingExtraError("reading images", "images")
+
+    monkeypatch.setattr(bench[0], "_decode", decode)
+    event = computed(bench, np.asarray([1.0]), EncodedSample("image/png", b"good"))
+    assert "pip install 'branchy[images]'" in event.failures[1]
+    assert event.outputs["logits"].tolist() == [[2.0]]
 
 
 def test_a_model_that_fails_fails_its_batch_and_the_worker_goes_on(bench):

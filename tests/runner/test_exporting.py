@@ -13,7 +13,7 @@ from branchy.datasets import load
 from branchy.engines import open_engine
 from branchy.models import export
 from branchy.models.splitting import Network
-from branchy.models.wanted import Wanted
+from branchy.models.wanted import Sends, Wanted
 from branchy.runner.architecture import build_network
 from branchy.runner.exporting import Exporter
 from branchy.runner.parts import divide
@@ -32,7 +32,7 @@ def build(input_shape, classes):
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    return build_network("b-lenet", load("digits"), Wanted(), None, "uint8")
+    return build_network("b-lenet", load("digits"), Wanted(), None, Sends(dtype="uint8"))
 
 
 def test_int8_ranges_come_from_training_samples_as_the_int8_stages_and_codecs_hand_them_on(
@@ -64,7 +64,7 @@ def test_a_stage_that_litert_cannot_express_says_what_it_lacks_and_stays_in_kera
 ) -> None:
     (tmp_path / "own.py").write_text(ERFINV)
     data = load("digits")
-    network = build_network(f"{tmp_path}/own.py:build", data, Wanted(), None, "float16")
+    network = build_network(f"{tmp_path}/own.py:build", data, Wanted(), None, Sends())
     with ExitStack() as stack, caplog.at_level(logging.WARNING, "branchy"):
         made = Exporter(network, data.pool, tmp_path, stack).export("litert")
     assert made.files == {"edge": "edge.tflite", "cloud": "cloud.keras", "full": "model.keras"}

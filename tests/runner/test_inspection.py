@@ -37,8 +37,10 @@ def test_uplink_bytes_are_those_of_a_real_message() -> None:
 
 def test_a_sample_that_goes_up_whole_costs_its_own_bytes(toy_bundle: Bundle) -> None:
     spec = toy_bundle.spec
-    edge = replace(spec.stages[0], uplink=Uplink("sample", "uint8"))
-    cascade = replace(spec, stages=(edge, *spec.stages[1:]))
+    edge, hall, cloud = spec.stages
+    edge = replace(edge, activation=edge.input, uplink=Uplink("sample", "uint8"))
+    hall = replace(hall, inputs=edge.inputs, input=edge.input)
+    cascade = replace(spec, stages=(edge, hall, cloud))
     data = describe(replace(toy_bundle, manifest=replace(toy_bundle.manifest, cascade=cascade)))
     assert data["stages"][0]["uplink"]["body_bytes"] == data["input"]["body_bytes"] == 88
 

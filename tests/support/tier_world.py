@@ -6,7 +6,7 @@ Not a test itself: `test_tier_machine_rules.py` runs it on the real machine and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -41,17 +41,31 @@ def stage(name: str, before: str | None, after: str | None, *, exit_: bool = Tru
     )
 
 
+def handing_on(spec: StageSpec) -> StageSpec:
+    """The stage with the sample as its uplink."""
+    return replace(spec, activation=spec.input, uplink=Uplink("sample", "uint8"))
+
+
+def taking_samples(spec: StageSpec) -> StageSpec:
+    """The stage behind one whose uplink is the sample."""
+    first = stage("edge", None, None)
+    return replace(spec, inputs=first.inputs, input=first.input)
+
+
 TIERS = {
     "first": (stage("edge", None, "fog"),),
     "two": (stage("edge", None, "fog"), stage("fog", "edge", "cloud")),
     "blind": (stage("edge", None, "fog", exit_=False), stage("fog", "edge", "cloud")),
     "last": (stage("cloud", "fog", None),),
+    "handing-on": (handing_on(stage("edge", None, "fog")),),
+    "handed": (taking_samples(stage("fog", "edge", "cloud")),),
 }
 
 
 def model_of(stages: tuple[StageSpec, ...], *, certified: bool = False) -> TierModel:
     """A tier's model whose exits leave at max_prob >= 0.8."""
-    return TierModel(DIGEST, LABELS, stages, {s.name: ExitSettings() for s in stages if s.logits}, certified)
+    exits = {s.name: ExitSettings() for s in stages if s.logits}
+    return TierModel(DIGEST, LABELS, stages, exits, certified, behind=stages[0].name != "edge")
 
 
 def request(stages: tuple[StageSpec, ...], number: int, budget_ms: float = 1000.0, **changes) -> Request:
@@ -135,7 +149,7 @@ class World:
         if good and spec.logits:
             outputs["logits"] = np.asarray(good, np.float32)
         if good and spec.activation:
-            outputs["activation"] = np.zeros((len(good), 4), np.float32)
+            outputs[spec.activation.name] = np.zeros((len(good), 4), spec.activation.dtype)
         self.handle(ev.Computed(work, outputs, self.now, self.now + 0.001, failures))
 
     # --- what comes out ------------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ def model(stages: tuple[str, ...], all_stages: tuple[str, ...], digest: str) -> 
     """What a tier runs."""
     around = (None, *all_stages, None)
     specs = tuple(stage(name, around[i], around[i + 2]) for i, name in enumerate(all_stages) if name in stages)
-    return TierModel(digest, LABELS, specs, {spec.name: EXIT for spec in specs})
+    exits = {spec.name: EXIT for spec in specs}
+    return TierModel(digest, LABELS, specs, exits, behind=specs[0].inputs[0].stage is not None)
 
 
 def sample(ask: Ask) -> Array:
