@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from client import Client
 from commands import Command
 
@@ -21,6 +22,8 @@ from branchy.transport.kafka import KafkaLink
 
 FORMATS = ("litert", "litert-float16", "litert-int8", "keras")
 ARCH = f"{Path(__file__).parent.parent}/support/own_arch.py:build"
+AT_THE_PORTS = {"CAST", "QUANTIZE", "DEQUANTIZE"}
+"""Operators between the floats and bytes that a stage takes and gives, and the integers it computes in."""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,21 @@ def test_each_stage_has_size_time_and_accuracy_in_each_format(trained: Summary) 
         if stage.logits is not None:
             assert 0 < stage.files["litert-float16"].logits_off < stage.files["litert-int8"].logits_off
     assert len([line for line in summary_lines(trained) if line.split()[1:2] == ["litert-int8"]]) == 4
+
+
+def _operators_on_floats(path: Path) -> set[str]:
+    """Names of the operators that take or give floats; delegates, which take some operators' place, are left out."""
+    bare = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=bare)
+    floats = {each["index"] for each in interpreter.get_tensor_details() if each["dtype"] in (np.float32, np.float16)}
+    operators = interpreter._get_ops_details()  # the package has no public way to list them
+    return {each["op_name"] for each in operators if floats & {*each["inputs"], *each["outputs"]}}
+
+
+def test_an_int8_stage_computes_in_integers_alone(trained: Summary) -> None:
+    for stage in (*trained.bundle.spec.stages, trained.bundle.spec.full):
+        assert _operators_on_floats(trained.bundle.file(stage, "litert-int8")) <= AT_THE_PORTS, stage.name
+        assert _operators_on_floats(trained.bundle.file(stage, "litert")) - AT_THE_PORTS, "of floats it tells as well"
 
 
 def test_an_int8_edge_and_a_float_cloud_answer_together_and_outside_a_certificate_of_float32(
