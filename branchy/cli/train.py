@@ -33,7 +33,7 @@ from branchy.cli import uplink_dtype_option, uplink_option
     type=click.Choice(["int", "categorical", "binary"]),
     default="int",
     show_default=True,
-    help="binary: a model of one output, for two classes.",
+    help="binary: a model of one output, for two classes; categorical: one-hot labels in an .npz.",
 )
 @click.option("--tiers", metavar="NAMES", help="The stages' names, device to cloud.  [default: the architecture's]")
 @click.option("--height", type=click.IntRange(1), help="Resize to this height.  [default: 180 for a folder]")

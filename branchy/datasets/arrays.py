@@ -44,25 +44,33 @@ class ArraySamples:
 
 
 def load_npz(
-    path: Path, size: tuple[int, int] | None, *, name: str | None = None, labels: tuple[str, ...] | None = None
+    path: Path,
+    size: tuple[int, int] | None,
+    *,
+    name: str | None = None,
+    labels: tuple[str, ...] | None = None,
+    one_hot: bool = True,
 ) -> Dataset:
     """An `.npz` with `x_train`, `y_train`, `x_test`, `y_test` and, where wanted, `labels` and `range`.
 
     Samples are (n, height, width) or (n, height, width, 1 or 3); whole numbers must fit uint8 and
     have the range 0..255 unless told; floats need `range`, two numbers: the lowest and highest value.
+    Labels are class indices (n,), or one-hot rows (n, classes): a single 1, else 0.
 
     Args:
         path: the file.
         size: (height, width) of a sample; as in the file unless told.
         name: the data set's; the file's unless told.
         labels: the classes' names where the file has none; else 0, 1, ...
+        one_hot: whether the labels may be one-hot rows.
 
     Raises:
         DatasetUsageError: an array is missing, or of a wrong shape, dtype or range.
         DatasetError: the file cannot be read.
     """
     data = _read(path)
-    x, y = [_samples(path, key, data[key]) for key in KEYS[::2]], [_labels(path, key, data[key]) for key in KEYS[1::2]]
+    x = [_samples(path, key, data[key]) for key in KEYS[::2]]
+    y = [_labels(path, key, data[key], one_hot=one_hot) for key in KEYS[1::2]]
     for key, a, b in zip(KEYS[::2], x, y, strict=True):
         if len(a) != len(b) or not len(a):
             raise DatasetUsageError(
@@ -73,10 +81,11 @@ def load_npz(
             f"{path}: expected x_train and x_test of one shape and dtype, "
             f"got {x[0].shape[1:]} {x[0].dtype} and {x[1].shape[1:]} {x[1].dtype}"
         )
+    count = _class_count(path, y, data)
     names = tuple(str(v) for v in data["labels"].ravel()) if "labels" in data else labels
     return in_memory(
         name or path.stem,
-        names or tuple(str(i) for i in range(1 + max(int(y[0].max()), int(y[1].max())))),
+        names or tuple(str(i) for i in range(count)),
         tuple(x),
         np.concatenate(y),
         _range(path, data.get("range"), x),
@@ -144,12 +153,42 @@ def _samples(path: Path, key: str, array: NDArray[Any]) -> Array:
     return np.asarray(array, dtype=np.uint8)
 
 
-def _labels(path: Path, key: str, array: NDArray[Any]) -> Indices:
+def _labels(path: Path, key: str, array: NDArray[Any], *, one_hot: bool) -> Indices:
+    if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
+        return _hot(path, key, array, allowed=one_hot)
     if array.dtype.kind not in "iu" or array.size != len(array):
         raise DatasetUsageError(
             f"{path}: {key}: expected class indices, (n,) whole numbers, got {array.dtype} {array.shape}"
         )
     return array.reshape(-1).astype(np.int64)
+
+
+def _hot(path: Path, key: str, array: NDArray[Any], *, allowed: bool) -> Indices:
+    """Where each row (n, classes) has its 1."""
+    wrong = np.flatnonzero(((array != 0) & (array != 1)).any(axis=1) | ((array == 1).sum(axis=1) != 1))
+    if wrong.size:
+        row = array[wrong[0]].tolist()
+        raise DatasetUsageError(
+            f"{path}: {key}: expected class indices (n,), or one-hot rows with a single 1, "
+            f"got {array.dtype} {array.shape} with row {wrong[0]} {row!s:.60}"
+        )
+    if not allowed:
+        raise DatasetUsageError(
+            f"{path}: {key}: expected class indices, (n,) whole numbers, got one-hot rows {array.shape}; "
+            "give --label-mode categorical"
+        )
+    return array.argmax(axis=1).astype(np.int64)
+
+
+def _class_count(path: Path, classes: list[Indices], data: Mapping[str, NDArray[Any]]) -> int:
+    """How many classes there are: the one-hot rows' columns, else up to the highest index."""
+    columns = {data[key].shape[1] for key in KEYS[1::2] if data[key].ndim == 2 and data[key].shape[1] > 1}
+    if len(columns) > 1:
+        raise DatasetUsageError(
+            f"{path}: expected one-hot rows of as many classes in y_train and y_test, "
+            f"got {data['y_train'].shape} and {data['y_test'].shape}"
+        )
+    return max(*columns, *(1 + int(indices.max()) for indices in classes))
 
 
 def _range(path: Path, declared: NDArray[Any] | None, arrays: list[Array]) -> tuple[float, float]:

@@ -11,7 +11,9 @@ from branchy.datasets.named import NAMES, load_named
 from branchy.errors import DatasetError, DatasetUsageError
 
 
-def load(name_or_path: str, *, size: tuple[int, int] | None = None, test_only: bool = False) -> Dataset:
+def load(
+    name_or_path: str, *, size: tuple[int, int] | None = None, test_only: bool = False, one_hot: bool = True
+) -> Dataset:
     """A data set from a folder with one sub-folder a class, an `.npz` file, or a name.
 
     Args:
@@ -20,6 +22,7 @@ def load(name_or_path: str, *, size: tuple[int, int] | None = None, test_only: b
             others as they are.
         test_only: leave the files of a folder that are not for testing unchecked, which saves a
             device the time; the pool may then hold damaged images.
+        one_hot: whether the labels of an `.npz` may be one-hot rows.
 
     Returns:
         The data set; a folder's images are read when they are asked for, the rest is in memory.
@@ -38,7 +41,7 @@ def load(name_or_path: str, *, size: tuple[int, int] | None = None, test_only: b
         if path.is_dir():
             return load_folder(path, size, test_only=test_only)
         if path.is_file() and path.suffix == ".npz":
-            return load_npz(path, size)
+            return load_npz(path, size, one_hot=one_hot)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from None
     found = "a file of another kind" if path.exists() else "nothing there"

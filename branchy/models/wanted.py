@@ -19,8 +19,8 @@ class Wanted:
         cut: `LAYER[,LAYER...]` or `auto[:N]`; None is `auto`.
         heads: one for all exits or one for each cut (see `branchy.models.heads`); None is `pool-dense`.
         preprocessing: see `branchy.models.preprocessing`; None is what the architecture is known to need.
-        label_mode: `binary` takes one output z for two classes as the logits 0 and z. `int` and `categorical`
-            are one thing here: the cross-entropy of a class index is that of its one-hot row.
+        label_mode: `binary` takes one output z for two classes as the logits 0 and z. `categorical` is `int`,
+            but takes labels that are one-hot rows as well: the cross-entropy of a class index is that of its row.
         freeze_backbone: leave the model's own weights as they are, and train the heads alone.
     """
 

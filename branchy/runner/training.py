@@ -118,7 +118,7 @@ def train(options: TrainOptions) -> Summary:
     import branchy.models.backend  # noqa: F401  (says at once when TensorFlow is not installed)
 
     computes_mixed(options.recipe)
-    data = load(options.dataset, size=_size(options))
+    data = load(options.dataset, size=_size(options), one_hot=options.wanted.label_mode == "categorical")
     parts = _divide(data, options)
     network = _build(data, options)
     wanted = _thresholds(options, network, len(data.labels))

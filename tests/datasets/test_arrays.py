@@ -11,6 +11,7 @@ from branchy.datasets import load
 from branchy.errors import DatasetError, DatasetUsageError
 
 Save = Callable[..., str]
+HOT = np.eye(3)[np.arange(12) % 3]
 
 
 @pytest.fixture
@@ -69,6 +70,26 @@ def test_labels_may_have_names_and_columns(save: Save) -> None:
     assert data.pool.labels.shape == (12,)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "bool"])
+def test_one_hot_labels_are_their_rows_classes(save: Save, dtype: str) -> None:
+    indices, hot = load(save()), load(save(y_train=HOT.astype(dtype), y_test=HOT[:6].astype(dtype)))
+    assert hot.labels == indices.labels
+    for part, expected in ((hot.pool, indices.pool), (hot.test, indices.test)):
+        assert part.labels.dtype == np.int64
+        assert part.labels.tolist() == expected.labels.tolist()
+
+
+def test_one_hot_columns_count_as_classes_that_have_no_sample(save: Save) -> None:
+    hot = np.eye(5)[np.arange(12) % 3]
+    assert load(save(y_train=hot, y_test=hot[:6])).labels == ("0", "1", "2", "3", "4")
+
+
+def test_one_hot_labels_where_indices_were_declared_name_the_flag(save: Save) -> None:
+    path = save(y_train=HOT, y_test=HOT[:6])
+    with pytest.raises(DatasetUsageError, match=r"got one-hot rows \(12, 3\); give --label-mode categorical"):
+        load(path, one_hot=False)
+
+
 def test_wider_whole_numbers_become_uint8(save: Save) -> None:
     x = np.random.default_rng(0).integers(0, 256, (12, 4, 5, 3))
     data = load(save(x_train=x, x_test=x[:6]))
@@ -99,7 +120,12 @@ def test_samples_are_resized_when_asked(save: Save) -> None:
         ({"labels": np.asarray(["a", "b", "b"])}, "different names"),
         ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "at least two classes, got 1"),
         ({"y_train": np.zeros(12)}, "whole numbers, got float64"),
-        ({"y_train": np.zeros((12, 3), int)}, "class indices"),
+        ({"y_train": np.zeros((12, 3), int)}, "single 1, got int64 (12, 3) with row 0 [0, 0, 0]"),
+        ({"y_train": np.vstack([HOT[:11], [[1, 1, 0]]])}, "with row 11 [1.0, 1.0, 0.0]"),
+        ({"y_train": np.vstack([HOT[:11], [[0.5, 0.5, 0]]])}, "with row 11 [0.5, 0.5, 0.0]"),
+        ({"y_train": np.where(HOT == 1, np.nan, 0)}, "with row 0 [nan, 0.0, 0.0]"),
+        ({"y_train": HOT[:, :, None]}, "expected class indices"),
+        ({"y_train": HOT, "y_test": np.eye(4)[np.arange(6) % 3]}, "as many classes in y_train and y_test, got (12, 3)"),
     ],
 )
 def test_wrong_arrays_are_wrong_use(save: Save, changed: dict[str, Any], says: str) -> None:

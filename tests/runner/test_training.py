@@ -17,6 +17,7 @@ from branchy.core.cascade import FormatName
 from branchy.datasets import load
 from branchy.engines import open_engine
 from branchy.errors import ArchitectureError, TrainingError, UsageError
+from branchy.models.wanted import Wanted
 from branchy.runner import training
 from branchy.runner.packing import Packer
 from branchy.runner.recipe import Recipe
@@ -260,6 +261,27 @@ def test_wrong_use_is_found_before_the_training(
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_hot_labels_are_trained_on_as_their_classes_where_the_label_mode_says_so(
+    blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {key: np.eye(3)[array] if key.startswith("y_") else array for key, array in np.load(blobs).items()}
+    np.savez(tmp_path / "hot.npz", **arrays)
+    trained_on: list[np.ndarray] = []
+
+    def keep(network: Any, data: Any, parts: Any, *rest: Any) -> None:
+        trained_on.append(parts["train"].labels)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "fit_network", keep)
+    for dataset in (blobs, str(tmp_path / "hot.npz")):
+        with pytest.raises(InterruptedError):
+            train(_options(dataset, tmp_path / "b", wanted=Wanted(label_mode="categorical")))
+    of_indices, of_rows = trained_on
+    assert np.array_equal(of_indices, of_rows)
+    with pytest.raises(UsageError, match="give --label-mode categorical"):
+        train(_options(str(tmp_path / "hot.npz"), tmp_path / "b"))
 
 
 def test_a_place_that_is_taken_is_found_before_the_data_is_read(
