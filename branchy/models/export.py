@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +19,33 @@ Numbers = Literal["float32", "float16", "int8"]
 
 
 def write_keras(model: Any, path: Path) -> None:
-    """Write a model as `.keras`."""
-    model.save(path)
+    """Write a model as `.keras`, the same model as the same bytes.
+
+    Keras puts into its file when it was saved, and where shared objects lay in memory.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        saved = Path(scratch) / path.name
+        model.save(saved)
+        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as target:
+            for name in source.namelist():
+                with source.open(name) as what, target.open(zipfile.ZipInfo(name), "w", force_zip64=True) as where:
+                    if name.endswith(".json"):
+                        where.write(json.dumps(_lasting(json.load(what), {})).encode())
+                    else:
+                        shutil.copyfileobj(what, where)
+
+
+def _lasting(value: Any, numbers: dict[int, int]) -> Any:
+    """JSON of a `.keras` without its date, and with shared objects numbered in the order in which they come."""
+    if isinstance(value, list):
+        return [_lasting(each, numbers) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: numbers.setdefault(each, len(numbers)) if key == "shared_object_id" else _lasting(each, numbers)
+        for key, each in value.items()
+        if key != "date_saved"
+    }
 
 
 def write_litert(

@@ -84,7 +84,11 @@ _COUNTED = ("history", "best_rank", "lowest_loss", "waited")
 
 
 def make_deterministic(seed: int) -> None:
-    """Same seed, same weights on one machine: seeds and deterministic kernels, for this process."""
+    """Same seed, same weights on one machine: seeds and deterministic kernels, for this process.
+
+    Layers without a name of their own are numbered from 0 again, as their numbers go into the files.
+    """
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 

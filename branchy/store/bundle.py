@@ -62,7 +62,7 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the manifest and, through it, every file: 64 hex digits."""
+        """Which model it is: SHA-256 over the manifest but its times and, through it, every file: 64 hex digits."""
         return self.manifest.digest
 
     @property

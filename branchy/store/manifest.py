@@ -1,8 +1,9 @@
 """The manifest: what a bundle holds, as frozen records and as `manifest.json`.
 
 The text of `manifest.json` is canonical: what was loaded and rendered again must give the
-same bytes, and the digest it names is that of its own text with the digest left out. As it
-holds the SHA-256 of every other file, the digest covers the whole bundle.
+same bytes. It names two hashes of itself, and as it holds the SHA-256 of every other file,
+both cover the whole bundle. The digest says which model it is: what a clock measured is left
+out, so that the same training gives the same digest. The checksum says that it is whole.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from branchy.core.cascade import CascadeSpec
+from branchy.core.cascade import CascadeSpec, StageSpec
 from branchy.core.certificate import Certificate
 from branchy.errors import BundleError, UsageError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class Manifest:
 
     Attributes:
         schema_version: of this record; another one is refused.
-        digest: of the whole bundle, 64 hex digits; what requests name as their model.
+        digest: of the whole bundle but for its `compute_ms`, 64 hex digits; what requests name as their model.
+        checksum: of the manifest's own text, 64 hex digits.
         cascade: stages, exits and tensors, with each stage's files.
         files: the files that belong to no stage (golden inputs, history, plots), by path.
         golden: path of the golden inputs.
@@ -84,6 +86,7 @@ class Manifest:
 
     schema_version: int
     digest: str
+    checksum: str
     cascade: CascadeSpec
     files: Mapping[str, FileDigest]
     golden: str
@@ -103,8 +106,9 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def seal(manifest: Manifest) -> Manifest:
-    """The same manifest with the digest that it has to name."""
-    return replace(manifest, digest=_digest(manifest))
+    """The same manifest with the digest and the checksum that it has to name."""
+    named = replace(manifest, digest=_digest(manifest))
+    return replace(named, checksum=_checksum(named))
 
 
 def render(manifest: Manifest) -> bytes:
@@ -146,13 +150,23 @@ def parse(text: bytes) -> Manifest:
         raise BundleError(_first_line(error)) from None
     except (BundleError, UsageError) as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
-    if render(manifest) != text or _digest(manifest) != manifest.digest:
-        raise BundleError(f"{MANIFEST} was changed after it was written (its digest does not match)")
+    if render(manifest) != text or seal(manifest) != manifest:
+        raise BundleError(f"{MANIFEST} was changed after it was written (its checksum does not match)")
     return manifest
 
 
 def _digest(manifest: Manifest) -> str:
-    return hashlib.sha256(render(replace(manifest, digest=""))).hexdigest()
+    cascade = manifest.cascade
+    untimed = replace(cascade, stages=tuple(_untimed(stage) for stage in cascade.stages), full=_untimed(cascade.full))
+    return _checksum(replace(manifest, digest="", cascade=untimed))
+
+
+def _checksum(manifest: Manifest) -> str:
+    return hashlib.sha256(render(replace(manifest, checksum=""))).hexdigest()
+
+
+def _untimed(stage: StageSpec) -> StageSpec:
+    return replace(stage, files={fmt: replace(file, compute_ms=None) for fmt, file in stage.files.items()})
 
 
 def _check_exits(cascade: CascadeSpec) -> None:

@@ -165,6 +165,7 @@ def _write_manifest(directory: Path, spec: CascadeSpec, splits: Mapping[str, Spl
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         digest="",
+        checksum="",
         cascade=cascade,
         files={name: file_digest(directory / name) for name in others if name not in of_stages},
         golden=GOLDEN,

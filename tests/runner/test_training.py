@@ -175,10 +175,14 @@ def test_a_cut_that_sends_more_than_the_sample_is_warned_of(
     assert caplog.text.count("bytes a request, more than the raw sample's") == 2
 
 
-def test_one_exit_is_enough(blobs: str, tmp_path: Path) -> None:
-    bundle = train(_options(blobs, tmp_path / "b", arch=ONE_EXIT, target_share=(100,))).bundle
-    assert [stage.name for stage in bundle.spec.stages] == ["only"]
-    assert (bundle.path / "accuracy.png").is_file()
+def test_one_exit_is_enough_and_the_same_training_gives_the_same_digest(blobs: str, tmp_path: Path) -> None:
+    """Whenever it was done, and however long its stages took."""
+    options = _options(blobs, tmp_path / "a", arch=ONE_EXIT, target_share=(100,))
+    first, again = (train(replace(options, out=tmp_path / name)).bundle for name in "ab")
+    assert [stage.name for stage in first.spec.stages] == ["only"]
+    assert (first.path / "accuracy.png").is_file()
+    assert first.digest == again.digest
+    assert first.digest != train(replace(options, out=tmp_path / "c", seed=1)).bundle.digest
 
 
 def test_layers_of_ones_own_make_a_bundle_that_litert_runs(blobs: str, tmp_path: Path) -> None:

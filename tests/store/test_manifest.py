@@ -32,6 +32,16 @@ def test_digest_covers_what_the_manifest_says(toy: Bundle) -> None:
     assert seal(toy.manifest).digest == toy.digest
 
 
+def test_digest_leaves_out_what_a_clock_measured_and_the_checksum_does_not(toy: Bundle) -> None:
+    edge = toy.spec.stages[0]
+    slower = replace(edge, files={fmt: replace(file, compute_ms=7.5) for fmt, file in edge.files.items()})
+    full = replace(toy.spec.full, files={f: replace(file, compute_ms=9.0) for f, file in toy.spec.full.files.items()})
+    timed = seal(replace(toy.manifest, cascade=replace(toy.spec, stages=(slower, *toy.spec.stages[1:]), full=full)))
+    assert timed.digest == toy.digest
+    assert timed.checksum != toy.manifest.checksum
+    assert parse(render(timed)) == timed
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -57,10 +67,11 @@ def test_digest_covers_what_the_manifest_says(toy: Bundle) -> None:
             lambda d: d["cascade"]["stages"][0].update(successors=[]),
             "stage edge: expected successors ('cloud',), got ()",
         ),
-        (lambda d: d.update(schema_version=1), "expected schema_version 3, got 1; train the bundle again"),
-        (lambda d: d.update(schema_version=True), "expected schema_version 3, got True"),
-        (lambda d: d.pop("schema_version"), "expected schema_version 3, got None"),
+        (lambda d: d.update(schema_version=1), "expected schema_version 4, got 1; train the bundle again"),
+        (lambda d: d.update(schema_version=True), "expected schema_version 4, got True"),
+        (lambda d: d.pop("schema_version"), "expected schema_version 4, got None"),
         (lambda d: d["cascade"].update(name="mine"), "was changed after it was written"),
+        (lambda d: d["cascade"]["full"]["files"]["keras"].update(compute_ms=0.1), "was changed after it was written"),
         (lambda d: d["cascade"]["stages"][0].pop("custom_objects"), "was changed after it was written"),
     ],
 )
@@ -76,7 +87,7 @@ def test_a_wrong_manifest_is_one_line_that_names_the_place(
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"weights", b"[" * 100_000, b"[1]", b"null"])
 def test_anything_but_a_json_object_is_refused(text: bytes) -> None:
-    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 3, got None"):
+    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 4, got None"):
         parse(text)
 
 
