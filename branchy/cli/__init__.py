@@ -16,15 +16,6 @@ uplink_option = click.option(
 )
 """Of the commands that cut a model."""
 
-uplink_dtype_option = click.option(
-    "--uplink-dtype",
-    type=click.Choice(["float32", "float16", "uint8"]),
-    default="float16",
-    show_default=True,
-    help="What activations travel in.",
-)
-"""Of the commands that cut a model."""
-
 format_option = click.option(
     "--format",
     "fmt",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from branchy.cli import uplink_dtype_option, uplink_option
+from branchy.cli import uplink_option
 
 
 @click.command()
@@ -68,7 +68,13 @@ from branchy.cli import uplink_dtype_option, uplink_option
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="When an exit is sure.  [default: 0.8]")
 @click.option("--target-share", metavar="P,P,...", help="Per cent that shall leave at each exit, such as 60,25,15.")
 @uplink_option
-@uplink_dtype_option
+@click.option(
+    "--uplink-dtype",
+    type=click.Choice(["float32", "float16", "uint8"]),
+    default="float16",
+    show_default=True,
+    help="What activations travel in.",
+)
 @click.option(
     "--formats",
     metavar="NAMES",

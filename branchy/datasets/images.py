@@ -58,6 +58,25 @@ def decode(source: Path | bytes, spec: InputSpec, formats: tuple[str, ...] = FOR
     return _pixels(image, spec.tensor.shape[:2])
 
 
+def encode_jpeg(sample: Array, quality: int) -> bytes:
+    """A sample as a JPEG.
+
+    Args:
+        sample: (height, width, channels) uint8, grey or RGB.
+        quality: 1 to 95, as Pillow has it.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    require_pillow()
+    from PIL import Image
+
+    out = BytesIO()
+    pixels = np.ascontiguousarray(sample[..., 0] if sample.shape[-1] == 1 else sample)
+    Image.fromarray(pixels).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
 def check(source: Path) -> None:
     """Read all of an image file, at a reduced size where the format can; raises `DatasetError`."""
     image = _open(source, FORMATS)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from branchy.core.cascade import InputSpec, TensorSpec
+from branchy.core.cascade import DType, InputSpec, TensorSpec
 from branchy.core.statistics import wilson
 from branchy.datasets import Dataset, Part
 from branchy.models.wanted import Sends, Wanted
 from branchy.reports.text import text_table
 from branchy.runner.calibration import exit_logits
-from branchy.runner.inspection import body_bytes
+from branchy.runner.request_sizes import body_bytes, request_sizes, sides, sizes_table
 
 if TYPE_CHECKING:
     from branchy.models.splitting import Network
@@ -89,37 +89,29 @@ def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, s
     if isinstance(made, branching.BranchyModel) and wanted.cut is None:
         built = branching.build(lambda *_: made, shape, classes, None)
         uplinks = sends.by_cut(len(built.stages) - 1, sample.tensor)
-        return _stages_text(arch, splitting.split(built, sample, uplinks))
+        return _stages_text(arch, splitting.split(built, sample, uplinks), sample)
     flat = own.flattened(made, sample, architecture.preprocessing or "none", wanted)
     cuts = find_cuts(flat.source, flat.output)
     chosen = cuts.chosen(wanted.cut or "auto")
     rows = []
     for cut in cuts.offered:
         activation = TensorSpec("activation", tuple(cut.tensor.shape[1:]))
-        size = f"{body_bytes(activation, sends.dtype):,}"
-        rows.append((cut.layer, _sides(activation.shape), "*" * (cut in chosen), size, f"{cut.flops_share:.1%}"))
+        sizes = [f"{body_bytes(activation, dtype):,}" for dtype in get_args(DType)]
+        rows.append((cut.layer, sides(activation.shape), "*" * (cut in chosen), *sizes, f"{cut.flops_share:.1%}"))
     raw = body_bytes(sample.tensor, None)
-    heading = f"{arch} can be cut in {len(rows)} places; a raw sample {_sides(shape)} has {raw:,} bytes a request"
-    return f"{heading}\n\n{text_table(('layer', 'shape', 'chosen', 'bytes a request', 'FLOPs before'), rows, left=3)}"
-
-
-def _stages_text(arch: str, network: Network) -> str:
-    rows = []
-    for stage in (*(stage.spec for stage in network.stages), network.full.spec):
-        sent, size = "-", "-"
-        if stage.activation is not None and stage.uplink is not None:
-            sent = f"{stage.uplink.kind} {_sides(stage.activation.shape)}"
-            size = f"{body_bytes(stage.activation, stage.uplink.dtype):,}"
-        rows.append((stage.name, sent, size, f"{stage.parameters:,}", f"{stage.flops:,}"))
-    sample = network.full.spec.input
     heading = (
-        f"{arch} says itself where it is cut, in {len(network.stages)} stages; a raw sample {_sides(sample.shape)} "
-        f"has {body_bytes(sample, None):,} bytes a request; with its exits it has "
+        f"{arch} can be cut in {len(rows)} places; bytes of a request's body there, by dtype; a raw sample "
+        f"{sides(shape)} has {raw:,}"
+    )
+    return f"{heading}\n\n{text_table(('layer', 'shape', 'chosen', *get_args(DType), 'FLOPs before'), rows, left=3)}"
+
+
+def _stages_text(arch: str, network: Network, sample: InputSpec) -> str:
+    stages = [stage.spec for stage in network.stages]
+    rows = [(s.name, f"{s.parameters:,}", f"{s.flops:,}") for s in (*stages, network.full.spec)]
+    heading = (
+        f"{arch} says itself where it is cut, in {len(stages)} stages; with its exits it has "
         f"{network.trained.count_params():,} parameters"
     )
-    header = ("stage", "sends up", "bytes a request", "parameters", "FLOPs")
-    return f"{heading}\n\n{text_table(header, rows, left=2)}"
-
-
-def _sides(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+    sizes = sizes_table(request_sizes(sample, stages))
+    return "\n\n".join([heading, text_table(("stage", "parameters", "FLOPs"), rows), sizes])

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from branchy.core.cascade import DType, ExitSettings, StageSpec, TensorSpec
+from branchy.core.cascade import ExitSettings, StageSpec
 from branchy.core.statistics import wilson
-from branchy.core.wire import encode_tensors
 from branchy.reports.text import listed, text_table
+from branchy.runner.request_sizes import RequestSize, body_bytes, request_sizes, sizes_table
 from branchy.store.bundle import Bundle
 
 Data = Mapping[str, Any]
@@ -20,6 +18,7 @@ Data = Mapping[str, Any]
 def describe(bundle: Bundle) -> Data:
     """What is in a bundle, as JSON takes it: whole numbers, text, lists and maps."""
     manifest, spec = bundle.manifest, bundle.spec
+    samples, _ = bundle.golden(spec.full.name)
     sample = spec.input.tensor
     return {
         "name": spec.name,
@@ -29,6 +28,7 @@ def describe(bundle: Bundle) -> Data:
         "labels": list(spec.labels),
         "input": asdict(spec.input) | {"body_bytes": body_bytes(sample, None)},
         "stages": [_describe_stage(stage) for stage in (*spec.stages, spec.full)],
+        "requests": [asdict(size) for size in request_sizes(spec.input, spec.stages, samples)],
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
         "training": asdict(manifest.training),
         "certificate": None if manifest.certificate is None else asdict(manifest.certificate),
@@ -36,14 +36,10 @@ def describe(bundle: Bundle) -> Data:
     }
 
 
-def body_bytes(tensor: TensorSpec, dtype: DType | None) -> int:
-    """Bytes of a request's body with this tensor, travelling in a dtype (None: its own), before any compression."""
-    return len(encode_tensors({tensor.name: np.zeros(tensor.shape, tensor.dtype)}, dtype))
-
-
 def text(data: Data) -> str:
     """What `describe` gave, for a terminal."""
-    return "\n\n".join([_heading(data), _stage_table(data["stages"]), _file_table(data["stages"])])
+    sizes = [RequestSize(**size) for size in data["requests"]]
+    return "\n\n".join([_heading(data), _stage_table(data["stages"]), sizes_table(sizes), _file_table(data["stages"])])
 
 
 def _describe_stage(stage: StageSpec) -> Data:
@@ -71,15 +67,12 @@ def _heading(data: Data) -> str:
 
 
 def _stage_table(stages: list[Data]) -> str:
-    header = ("stage", "input", "sends up", "bytes up", "parameters", "FLOPs")
+    header = ("stage", "input", "sends up", "parameters", "FLOPs")
     rows = []
     for stage in stages:
         uplink = stage["uplink"]
         sends = f"{uplink['kind']} {tuple(stage['activation']['shape'])} as {uplink['dtype']}" if uplink else "-"
-        size = f"{uplink['body_bytes']:,}" if uplink else "-"
-        rows.append(
-            (stage["name"], _tensor(stage["input"]), sends, size, f"{stage['parameters']:,}", f"{stage['flops']:,}")
-        )
+        rows.append((stage["name"], _tensor(stage["input"]), sends, f"{stage['parameters']:,}", f"{stage['flops']:,}"))
     return text_table(header, rows, left=3)
 
 

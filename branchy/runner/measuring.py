@@ -17,7 +17,7 @@ from branchy.datasets import Part
 from branchy.datasets.dataset import Samples
 from branchy.errors import EngineError, UsageError
 from branchy.runner.calibration import Run, exit_logits
-from branchy.runner.inspection import body_bytes
+from branchy.runner.request_sizes import body_bytes
 from branchy.runner.tier_loading import load_tier
 from branchy.store.bundle import Bundle
 

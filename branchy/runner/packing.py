@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from branchy.core import wire
 from branchy.core.cascade import Array, CascadeSpec, FormatName, StageFile, StageSpec
 from branchy.datasets import Dataset, Part
 from branchy.reports import history as reports
 from branchy.runner.calibration import Calibrated, Run, Step, Thresholds, calibrate, check_format, walk
 from branchy.runner.exporting import Exported, Exporter
 from branchy.runner.format_choice import TOLERANCE, time_in_turn
+from branchy.runner.request_sizes import body_bytes, request_sizes
 from branchy.runner.training_summary import StageSummary, Summary
 from branchy.store.bundle import Bundle
 
@@ -61,7 +61,7 @@ class Packer:
         samples, _ = tune.read(np.arange(min(CHECKED_SAMPLES, len(tune))))
         keras = self._keras()
         self._steps: list[Step] = [*walk(self._stages, keras, samples), *walk([network.full.spec], keras, samples)]
-        self._sample_bytes = len(wire.encode_tensors({"sample": samples[0]}))
+        self._requests = request_sizes(data.input, self._stages, samples)
         self._formats = formats
         self._exported: dict[FormatName, Exported] = {}
         self._measured: dict[FormatName, Calibrated] = {}
@@ -118,27 +118,28 @@ class Packer:
                 measured.exits.get(step.stage.name),
                 measured.shares.get(step.stage.name),
                 measured.calibration.get(step.stage.name),
-                step.body_bytes,
             )
             for step in self._steps
         )
         return Summary(
             bundle,
             stages,
-            self._sample_bytes,
+            self._requests,
             {name: len(part) for name, part in self._parts.items()},
             len(self._history["loss"]),
             self._data.skipped,
         )
 
     def _warn_of_large_cuts(self) -> None:
+        sample_bytes = body_bytes(self._data.input.tensor, None)
         for step in self._steps:
-            if step.body_bytes > self._sample_bytes:
+            if step.body_bytes > sample_bytes:
                 log.warning(
-                    "%s sends up %d bytes a request, more than the raw sample's %d: this cut saves no bytes",
+                    "%s sends up %d bytes a request, more than the raw sample's %d: this cut saves no bytes; "
+                    "--uplink sample would",
                     step.stage.name,
                     step.body_bytes,
-                    self._sample_bytes,
+                    sample_bytes,
                 )
 
     def _check(self, fmt: FormatName) -> None:

@@ -9,6 +9,7 @@ from branchy.core.cascade import ExitSettings, StageSpec
 from branchy.core.reliability import Calibration
 from branchy.reports.text import text_table
 from branchy.runner.inspection import ms_text, size_text
+from branchy.runner.request_sizes import RequestSize, sizes_table
 from branchy.store.bundle import Bundle
 
 
@@ -21,14 +22,12 @@ class StageSummary:
         exit: its exit in the first of the formats.
         share: of the samples, that leaves there.
         calibration: of its confidences before and after the temperature.
-        body_bytes: what its cut sends.
     """
 
     spec: StageSpec
     exit: ExitSettings | None
     share: float | None
     calibration: tuple[Calibration, Calibration] | None
-    body_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Summary:
     Attributes:
         bundle: as written.
         stages: the stages in order, then the full model.
-        sample_bytes: size of a raw sample's message body.
+        requests: bytes of what each cut sends, beside the sample.
         parts: number of samples in each part of the data.
         epochs: how many were run.
         skipped: files that could not be read.
@@ -46,7 +45,7 @@ class Summary:
 
     bundle: Bundle
     stages: tuple[StageSummary, ...]
-    sample_bytes: int
+    requests: tuple[RequestSize, ...]
     parts: Mapping[str, int]
     epochs: int
     skipped: tuple[str, ...]
@@ -54,7 +53,7 @@ class Summary:
 
 def summary_lines(summary: Summary) -> list[str]:
     """A training's summary for people: what each stage is and costs, and where the bundle lies."""
-    head = ["stage", "parameters", "MFLOPs", "accuracy", "T", "ECE", "chance", "threshold", "leave here", "bytes up"]
+    head = ["stage", "parameters", "MFLOPs", "accuracy", "T", "ECE", "chance", "threshold", "leave here"]
     rows = [head] + [_row(stage) for stage in summary.stages]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = [
@@ -62,14 +61,13 @@ def summary_lines(summary: Summary) -> list[str]:
         for row in rows
     ]
     measured = next(s.exit.samples for s in summary.stages if s.exit is not None)
+    lines += ["", *sizes_table(summary.requests).splitlines()]
     lines += ["", *_format_table(summary.stages).splitlines(), ""]
     lines.append(
         f"ECE before and after the temperature T, on {summary.parts['tune']} samples that T was not fitted on; up to "
         "'chance' it may be chance"
     )
-    lines.append(
-        f"a raw sample's message body has {summary.sample_bytes} bytes; accuracy on {measured} held-out samples"
-    )
+    lines.append(f"accuracy on {measured} held-out samples")
     if summary.skipped:
         lines.append(f"{len(summary.skipped)} files could not be read and were skipped")
     return [*lines, f"bundle {summary.bundle.path} ({summary.bundle.digest[:12]})"]
@@ -97,5 +95,4 @@ def _row(stage: StageSummary) -> list[str]:
         f"{stage.calibration[1].chance:.1%}" if stage.calibration else "-",
         f"{found.threshold:.3f}" if found and not last else "-",
         f"{stage.share:.1%}" if stage.share is not None else "-",
-        "-" if last else str(stage.body_bytes),
     ]

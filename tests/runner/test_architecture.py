@@ -10,7 +10,7 @@ from branchy.core.cascade import InputSpec, TensorSpec, Uplink
 from branchy.models.branching import build
 from branchy.models.splitting import split
 from branchy.models.zoo import ZOO, find
-from branchy.runner.inspection import body_bytes
+from branchy.runner.request_sizes import body_bytes
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 ROWS = [

@@ -5,13 +5,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from branchy.core.cascade import TensorSpec, Uplink
-from branchy.core.wire import encode_tensors
+from branchy.core.cascade import Uplink
 from branchy.errors import BundleError
-from branchy.runner.inspection import body_bytes, describe, text
+from branchy.runner.inspection import describe, text
 from branchy.store.bundle import Bundle
 
 
@@ -28,13 +26,6 @@ def test_what_is_described_is_json_and_names_everything(toy_bundle: Bundle) -> N
     assert data["size_bytes"] == on_disk
 
 
-def test_uplink_bytes_are_those_of_a_real_message() -> None:
-    tensor = TensorSpec("activation", (16, 16, 8))
-    values = np.random.default_rng(0).normal(size=tensor.shape).astype(np.float32)
-    for dtype in ("float32", "float16", "uint8"):
-        assert body_bytes(tensor, dtype) == len(encode_tensors({"activation": values}, dtype))
-
-
 def test_a_sample_that_goes_up_whole_costs_its_own_bytes(toy_bundle: Bundle) -> None:
     spec = toy_bundle.spec
     edge, hall, cloud = spec.stages
@@ -46,10 +37,12 @@ def test_a_sample_that_goes_up_whole_costs_its_own_bytes(toy_bundle: Bundle) -> 
 
 
 def test_the_text_has_a_line_a_stage_and_a_line_a_file(toy_bundle: Bundle) -> None:
-    heading, stages, files = text(describe(toy_bundle)).split("\n\n")
+    heading, stages, requests, files = text(describe(toy_bundle)).split("\n\n")
     assert toy_bundle.digest in heading
     assert "sample (4, 4, 1) uint8 in 0..16, 88 bytes a request" in heading
     assert [line.split()[0] for line in stages.splitlines()[2:]] == ["edge", "hall", "cloud", "full"]
+    assert [line.split()[0] for line in requests.splitlines()[2:]] == ["edge", "device", "device"]
+    assert "its JPEG, quality 85, mean of 4" in requests
     lines = files.splitlines()[2:]
     assert len(lines) == 8
     assert "max_prob >= 0.8" in lines[0]
