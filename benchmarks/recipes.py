@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.spread import spread
 from branchy.core.cascade import ExitSettings
 from branchy.core.policies import is_sure, probabilities, score
 from branchy.datasets import Part, load
@@ -49,7 +49,7 @@ def main() -> None:
             found.append(_measure(TrainOptions(args.dataset, seed=seed, epochs=args.epochs), _recipe(text), args.every))
             print(seed, text, {name: round(value, 4) for name, value in found[-1].items()}, flush=True)
     for text, found in runs.items():
-        rows.append((text, *(_spread([run[name] for run in found]) for name in found[0])))
+        rows.append((text, *(spread([run[name] for run in found]) for name in found[0])))
     print(text_table(("recipe", *runs[args.recipes[0]][0]), rows))
 
 
@@ -97,10 +97,6 @@ def _recipe(text: str) -> Recipe:
     recipe = Recipe(**values)
     recipe.check()
     return recipe
-
-
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.2f} ± {stdev(values) if len(values) > 1 else 0.0:.2f}"
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def _train(
     built = branching.build(build, data.input.tensor.shape, len(data.labels), None)
     network = splitting.split(built, data.input, Uplink("activation", "float32"))
     if begin_with is not None:
-        _take_weights(network.full.model, begin_with)
+        take_weights(network.full.model, begin_with)
     options = TrainOptions(
         table.dataset,
         out=out,
@@ -96,7 +96,7 @@ def _train(
     log.info("%s took %.0f s", out, monotonic() - started)
 
 
-def _take_weights(full: Any, bundle: Path) -> None:
+def take_weights(full: Any, bundle: Path) -> None:
     """Give a network the weights of the trained one without exits; both have the same layers in the same order."""
     trained = keras.saving.load_model(bundle / "model.keras", compile=False)
     full.set_weights(trained.get_weights())
