@@ -63,7 +63,7 @@ def _train(
     keras.backend.clear_session()
     make_deterministic(seed)
     built = branching.build(build, data.input.tensor.shape, len(data.labels), None)
-    network = splitting.split(built, data.input, Uplink("activation", "float32"))
+    network = splitting.split(built, data.input, [Uplink("activation", "float32")] * (len(built.stages) - 1))
     if begin_with is not None:
         take_weights(network.full.model, begin_with)
     options = TrainOptions(
