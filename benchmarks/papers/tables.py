@@ -15,10 +15,22 @@ from branchy.runner.recipe import Recipe
 
 @dataclass(frozen=True)
 class Phase:
-    """One of a seed's trainings: the full net alone, or from its weights all exits together."""
+    """One of a seed's trainings: the full net alone, or from its weights all exits together.
+
+    Attributes:
+        epochs: over the training part.
+        learning_rate: of Adam, the highest.
+        augment: of `models.augment.AUGMENTATIONS`.
+    """
 
     epochs: int
     learning_rate: float
+    augment: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The weights of the epoch with the least joint loss; no end before the last epoch."""
+        return Recipe(augment=self.augment, schedule="cosine", warmup_epochs=0.5, stop_on="loss", patience=self.epochs)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,6 @@ class Table:
     Attributes:
         dataset: an `.npz` with its own test part.
         topologies: by name, the paper's own first; all have the same network between their exits.
-        augment: of `models.augment.AUGMENTATIONS`.
         full: the training of that network alone.
         joint: that of the exits with it.
         published: the paper's row.
@@ -53,41 +64,33 @@ class Table:
 
     dataset: str
     topologies: Mapping[str, Build]
-    augment: tuple[str, ...]
     full: Phase
     joint: Phase
     published: Published
 
-    @property
-    def recipe(self) -> Recipe:
-        """Of both trainings: the weights of the epoch with the least joint loss, no end before the last."""
-        longest = max(self.full.epochs, self.joint.epochs)
-        return Recipe(augment=self.augment, schedule="cosine", warmup_epochs=0.5, stop_on="loss", patience=longest)
 
+_MOVED = ("flip", "shift")
 
 TABLES = {
     "b-lenet": Table(
         "data/mnist.npz",
         {"b-lenet": b_lenet_paper, "b-lenet-strided": networks.lenet_strided},
-        ("shift",),
-        Phase(12, 0.002),
-        Phase(8, 0.002),
+        Phase(12, 0.002, ("shift",)),
+        Phase(10, 0.002),  # heads of a layer or two learn digits that are moved about less well
         Published(99.20, 99.25, 5.4, (94.3, 5.63)),
     ),
     "b-alexnet": Table(
         "data/cifar10.npz",
         {"b-alexnet": b_alexnet, "b-alexnet-pool1": networks.alexnet_pool1},
-        ("flip", "shift"),
-        Phase(8, 0.001),
-        Phase(4, 0.001),
+        Phase(8, 0.001, _MOVED),
+        Phase(4, 0.001, _MOVED),
         Published(78.38, 79.19, 1.5, (65.6, 25.2, 9.2)),
     ),
     "b-resnet": Table(
         "data/cifar10.npz",
         {"b-resnet": b_resnet},
-        ("flip", "shift"),
-        Phase(7, 0.003),
-        Phase(3, 0.002),
+        Phase(7, 0.003, _MOVED),
+        Phase(3, 0.002, _MOVED),
         Published(80.70, 79.17, 1.9, (41.5, 13.8, 44.7)),
     ),
 }

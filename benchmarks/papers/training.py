@@ -75,7 +75,7 @@ def _train(
         learning_rate=phase.learning_rate,
         seed=seed,
         validation_split=VALIDATION_SPLIT,
-        recipe=table.recipe,
+        recipe=phase.recipe,
         uplink_dtype="float32",
         resume=True,
     )
