@@ -89,6 +89,10 @@ class NoAnswerError(BranchyError):
     """A request got no answer that may be handed on; the message says why."""
 
 
+class OutputError(BranchyError):
+    """The user's own function for answers failed."""
+
+
 class WireError(BranchyError):
     """A message is malformed; `code` is a short, stable word for the dead-letter header.
 

@@ -24,6 +24,7 @@ from branchy.cli import bundle_option, cascade_option, config_option
 @click.option("--grace-ms", type=float, help="How long after it an answer is still taken.  [default: 1000]")
 @click.option("--connect-timeout-s", type=float, help="How long to wait for brokers.  [default: 10]")
 @click.option("--csv", type=click.Path(path_type=Path), metavar="FILE", help="Write a row a request.")
+@click.option("--output", metavar="FILE.py:FUNCTION", help="Called with each answer; prints what it returns.")
 @click.option("--reply-topic", help="Topic of its own for the answers.  [default: the one that devices share]")
 @config_option
 def command(
@@ -33,6 +34,7 @@ def command(
     rate: float | None,
     count: int | None,
     csv: Path | None,
+    output: str | None,
     config: Path | None,
     **flags: Any,
 ) -> None:
@@ -41,10 +43,10 @@ def command(
     DATASET is a folder with one sub-folder a class, an .npz file, or a name (digits,
     fashion-mnist, mnist, cifar10). Latency is the round trip; with --rate it counts from the
     moment a request was due, so that a slow system cannot hide its delays. Exit code 1 unless
-    every request got a label.
+    every request got a label. --output takes MODULE:FUNCTION too.
     """
     from branchy.config import DeviceSettings, load
     from branchy.runner.sending import send_dataset
 
     settings = load(DeviceSettings, {**flags, "back": {"brokers": back}}, config)
-    send_dataset(dataset, settings, click.echo, window=window, rate=rate, count=count, csv=csv)
+    send_dataset(dataset, settings, click.echo, window=window, rate=rate, count=count, csv=csv, output=output)

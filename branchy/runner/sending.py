@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from branchy.config import DeviceSettings
 from branchy.core.cascade import FULL
+from branchy.core.messages import Answer
 from branchy.core.requester import Outcome, Schedule
 from branchy.datasets import Part
-from branchy.errors import NoAnswerError, UsageError
+from branchy.errors import NoAnswerError, OutputError, UsageError
+from branchy.models import functions
 from branchy.reports.csv import CsvReport, Row
 from branchy.reports.summary import Tally, render
 from branchy.runner.device import Device
@@ -45,6 +47,7 @@ def send_dataset(
     rate: float | None = None,
     count: int | None = None,
     csv: Path | None = None,
+    output: str | None = None,
     link: Link | None = None,
 ) -> None:
     """Send a data set's test samples and say what came of it, also when it is interrupted.
@@ -58,9 +61,13 @@ def send_dataset(
         count: how many requests; the samples are sent again from the first where it is more than
             there are. All samples once unless told.
         csv: where to write a row a request; opened before anything is sent.
+        output: a function of the user's own, by `path/to/file.py:function` or `module:function`. It is called
+            with each answer as it comes, and what it returns is said, unless that is None.
         link: instead of Kafka.
 
     Raises:
+        ArchitectureError: there is no such function; nothing was sent.
+        OutputError: that function failed; what came before it is summed up.
         UsageError: a wrong window, rate or tier, a data set that does not fit the bundle, or a CSV
             that cannot be written; nothing was sent.
         BrokerUnavailableError: no broker answered in time; nothing was sent.
@@ -69,6 +76,7 @@ def send_dataset(
     Schedule(window, rate)  # a wrong one is found out before the work
     if count is not None and count < 1:
         raise UsageError(f"count: expected at least 1 request, got {count}")
+    show = _shown(output, say) if output else None
     bundle = Bundle.load(settings.bundle)
     data = load_held_out(dataset, bundle.spec)
     for line in data.skipped:
@@ -85,10 +93,29 @@ def send_dataset(
                     report.write(row)
                 tally.add(row)
                 faults.update([outcome.fault] if outcome.fault else [])
+                if show is not None and outcome.answer is not None:
+                    show(outcome.answer)
         finally:
             if tally.samples:
                 say("\n".join(_result(device, tally, csv)))
     _complain(tally, faults)
+
+
+def _shown(name: str, say: Callable[[str], None]) -> Callable[[Answer], None]:
+    """What calls the user's own function and says what it returns."""
+    function = functions.load(name)
+
+    def show(answer: Answer) -> None:
+        try:
+            found = function(answer)
+        except Exception as error:
+            text = functions.one_line(error)
+            raise OutputError(f"--output {name} failed on the answer to request {answer.request}: {text}") from error
+        if found is not None:
+            with tqdm.external_write_mode():  # not into the line of the progress bar
+                say(str(found))
+
+    return show
 
 
 def tier_names(bundle: Bundle, tier: str | None) -> tuple[str, ...]:

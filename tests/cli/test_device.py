@@ -61,6 +61,14 @@ def test_samples_are_sent_answered_and_summed_up(branchy, broker, bundle):
     assert len(Path("r.csv").read_text().splitlines()) == 6
 
 
+def test_what_the_users_own_function_makes_of_an_answer_is_printed(branchy, broker, bundle, tmp_path):
+    (tmp_path / "mine.py").write_text("def show(answer):\n    return f'{answer.tier} says {answer.label}'\n")
+    with FakeTier(broker):
+        code, out, err = branchy(*good(bundle, "--count", "2", "--deadline-ms", "20000", "--output", "mine.py:show"))
+    assert code == 0, err
+    assert out.splitlines()[:2] == [f"edge says {label}" for label in LABELS[:2]]
+
+
 def test_a_settings_file_gives_what_no_flag_does(branchy, broker, bundle, tmp_path):
     (tmp_path / "own.toml").write_text(
         f'bundle = "{bundle.path}"\n[back]\nbrokers = "memory:1"\n[device]\ndeadline_ms = 1\ngrace_ms = 0\n'

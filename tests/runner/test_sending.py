@@ -1,3 +1,4 @@
+import re
 import signal
 import threading
 
@@ -5,7 +6,14 @@ import numpy as np
 import pytest
 from fake_tier import LABELS, FakeTier, good_answer, settings, toy_bundle
 
-from branchy.errors import BranchyError, BrokerUnavailableError, DatasetUsageError, NoAnswerError, UsageError
+from branchy.errors import (
+    BranchyError,
+    BrokerUnavailableError,
+    DatasetUsageError,
+    NoAnswerError,
+    OutputError,
+    UsageError,
+)
 from branchy.reports.csv import read_csv
 from branchy.runner.sending import send_dataset
 from branchy.transport.memory import MemoryBroker
@@ -87,6 +95,32 @@ def test_all_that_is_sent_to_the_full_model_counts_as_sent_up(broker, send, tmp_
     results = read_csv(tmp_path / "r.csv")
     assert results.titles == ("Full",)
     assert [row.bytes_up for row in results.rows] == [asked.message.size_bytes for asked in tier.asked]
+
+
+def test_a_function_of_the_users_own_gets_each_answer_and_what_it_returns_is_said(broker, send, tmp_path):
+    code = "def show(answer):\n    return f'{answer.request} is {answer.label}' if answer.index else None\n"
+    (tmp_path / "mine.py").write_text(code)
+    with FakeTier(broker) as tier:
+        said = send(output=f"{tmp_path}/mine.py:show").splitlines()
+    asked = [asked.request.id for asked in tier.asked]
+    assert said[:4] == [f"{asked[i]} is {LABELS[i % 3]}" for i in (1, 2, 4, 5)]
+    assert not any(" is " in line for line in said[4:])
+
+
+def test_a_function_of_the_users_own_that_fails_is_a_failure_in_one_line(broker, send, tmp_path):
+    (tmp_path / "mine.py").write_text("def show(answer):\n    return answer.index[0]\n")
+    with FakeTier(broker), pytest.raises(OutputError) as caught:
+        send(output=f"{tmp_path}/mine.py:show")
+    says = r"--output .*mine\.py:show failed on the answer to request \S+: TypeError: 'int' object is not subscriptable"
+    assert re.fullmatch(says, str(caught.value))
+    assert caught.value.exit_code == 1
+    assert "answered 1" in " ".join(caught.value.said.split())
+
+
+def test_a_function_that_is_not_there_is_wrong_use_and_nothing_is_sent(broker, send):
+    with FakeTier(broker) as tier, pytest.raises(UsageError, match=r"no file none\.py"):
+        send(output="none.py:show")
+    assert tier.asked == []
 
 
 def test_requests_without_an_answer_are_a_failure_that_is_explained(send, tmp_path):
