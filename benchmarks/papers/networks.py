@@ -1,15 +1,16 @@
-"""The topologies of the tables: the paper's own (the zoo's), one without exits, and two with another first exit."""
+"""The topologies of the tables: the paper's own (the zoo's), what is left without exits, and three with other exits."""
 
 from __future__ import annotations
 
 from branchy.models import heads
 from branchy.models.b_alexnet import b_alexnet
 from branchy.models.b_lenet_paper import b_lenet_paper
+from branchy.models.b_resnet import b_resnet
 from branchy.models.backend import keras
 from branchy.models.branching import BranchyModel, Build, Stage, Tensor
 
 _SMALL = 32
-"""Filters of the convolution in the exit after AlexNet's first pooling, as in the paper's own exits."""
+"""Filters of the convolution in exits that are not the paper's; its own have as many."""
 
 
 def without_exits(build: Build) -> Build:
@@ -40,6 +41,17 @@ def alexnet_pool1(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
     edge = _exit(near, classes)
     model = keras.Model(paper.model.inputs, [edge, second.logits, cloud.logits])
     return BranchyModel(model, (Stage("edge", near, edge), Stage("fog", second.cut, second.logits), cloud))
+
+
+def resnet_groups(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
+    """The paper's ResNet with an exit after each group of blocks, of one convolution instead of two or three."""
+    paper = b_resnet(input_shape, classes)
+    near, cloud = paper.stages[1].cut, paper.stages[-1]
+    ends = [layer.output for layer in paper.model.layers if isinstance(layer, keras.layers.ReLU)]
+    far = next(end for end in reversed(ends) if end.shape[-1] == 2 * near.shape[-1])
+    edge, fog = _exit(near, classes), _exit(far, classes)
+    model = keras.Model(paper.model.inputs, [edge, fog, cloud.logits])
+    return BranchyModel(model, (Stage("edge", near, edge), Stage("fog", far, fog), cloud))
 
 
 def _exit(x: Tensor, classes: int) -> Tensor:

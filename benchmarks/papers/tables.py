@@ -88,7 +88,7 @@ TABLES = {
     ),
     "b-resnet": Table(
         "data/cifar10.npz",
-        {"b-resnet": b_resnet},
+        {"b-resnet": b_resnet, "b-resnet-groups": networks.resnet_groups},
         Phase(7, 0.003, _MOVED),
         Phase(3, 0.002, _MOVED),
         Published(80.70, 79.17, 1.9, (41.5, 13.8, 44.7)),
