@@ -177,12 +177,12 @@ def _hot(path: Path, key: str, array: NDArray[Any], *, allowed: bool) -> Indices
             f"{path}: {key}: expected class indices, (n,) whole numbers, got one-hot rows {array.shape}; "
             "give --label-mode categorical"
         )
-    return array.argmax(axis=1).astype(np.int64)
+    return np.asarray(array.argmax(axis=1), dtype=np.int64)
 
 
 def _class_count(path: Path, classes: list[Indices], data: Mapping[str, NDArray[Any]]) -> int:
     """How many classes there are: the one-hot rows' columns, else up to the highest index."""
-    columns = {data[key].shape[1] for key in KEYS[1::2] if data[key].ndim == 2 and data[key].shape[1] > 1}
+    columns = {int(data[key].shape[1]) for key in KEYS[1::2] if data[key].ndim == 2 and data[key].shape[1] > 1}
     if len(columns) > 1:
         raise DatasetUsageError(
             f"{path}: expected one-hot rows of as many classes in y_train and y_test, "
