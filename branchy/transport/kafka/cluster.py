@@ -248,9 +248,12 @@ class Cluster:
             return f"reply topic {address.topic!r:.80} has {count} partitions, none is {address.partition}"
         return None
 
-    def takes_bytes(self, topic: str) -> float:
-        """The largest message that a topic takes, as `prepare` learnt it; infinite where it was not asked."""
-        return self._limits.get(topic, math.inf)
+    def too_large(self, topic: str, headers: Sequence[tuple[str, bytes | None]], body: bytes) -> str | None:
+        """Why a message is more than its topic takes, as `prepare` learnt that: it came compressed. None for others."""
+        size_bytes = len(body) + sum(len(name) + len(value or b"") for name, value in headers)
+        if size_bytes <= self._limits.get(topic, math.inf):
+            return None
+        return f"it expands to {size_bytes} bytes, more than its topic takes"
 
     def limits(self) -> dict[str, int]:
         """A producer's size settings, from what `prepare` learnt: a batch must fit into every topic."""

@@ -38,6 +38,7 @@ class KafkaInbox:
             raise TransportError(f"expected a topic that is there, got {topic}; prepare it first")
         partition = reply_partition(replica, count)
         self._address = KafkaAddress(topic, partition)
+        self._cluster, self._topic = cluster, topic
         self._sink = sink
         extra = EMBEDDED_CONSUMER if cluster.embedded else {}
         group = {"group.id": f"branchy-replies-{topic}-{replica}"}  # librdkafka wants one; nothing ever joins it
@@ -81,5 +82,10 @@ class KafkaInbox:
             headers = message.headers() or ()
         except UnicodeDecodeError:
             return None  # nothing of ours: who sent it waits for no word
+        body = message.value() or b""
+        too_large = self._cluster.too_large(self._topic, headers, body)
+        if too_large:
+            self._fetcher.complain(f"{self._topic} offset {message.offset()} is left out: {too_large}")
+            return None
         envelope = open_envelope(headers, lambda _: None)
-        return Replied(envelope.correlation, Message(envelope.headers, message.value() or b""))
+        return Replied(envelope.correlation, Message(envelope.headers, body))

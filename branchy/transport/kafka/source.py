@@ -140,10 +140,9 @@ class KafkaSource:
         except UnicodeDecodeError:
             return Delivery(token, Message((), b""), 0.0, None, None, "a header's name is not UTF-8")
         body = message.value() or b""
-        size_bytes = len(body) + sum(len(name) + len(value or b"") for name, value in headers)
-        if size_bytes > self._cluster.takes_bytes(self._topic):  # it was compressed; no dead letter could hold it
-            text = f"it expands to {size_bytes} bytes, more than its topic takes"
-            return Delivery(token, Message((), b""), 0.0, None, None, f"{_where(message)} is left out: {text}")
+        too_large = self._cluster.too_large(self._topic, headers, body)
+        if too_large:  # no dead letter could hold it
+            return Delivery(token, Message((), b""), 0.0, None, None, f"{_where(message)} is left out: {too_large}")
         envelope = open_envelope(headers, self._cluster.complaint)
         return Delivery(
             token,

@@ -63,6 +63,19 @@ def test_an_unreadable_answer_does_not_stop_the_next(link: KafkaLink, topic: str
         assert events.wait(Replied)[0].message.body == b"next"
 
 
+def test_an_answer_that_expands_to_more_than_its_topic_takes_is_left_out(link: KafkaLink, topic: str, caplog):
+    events = Events()
+    with (
+        closing(link.replies(topic, "1", events, 10)) as inbox,
+        closing(link.sender(Events(), message_timeout_s=10, queue_limit=10)) as sender,
+    ):
+        link._cluster._limits[topic] = 1000
+        sender.send(inbox.address, message("x" * 1001), 1)
+        sender.send(inbox.address, message("next"), 2)
+        assert events.wait(Replied)[0].message.body == b"next"
+    assert f"{topic} offset 0 is left out: it expands to 1" in caplog.text
+
+
 def test_a_leader_that_does_not_know_yet_is_asked_until_the_time_is_over(link: KafkaLink, topic: str, monkeypatch):
     monkeypatch.setattr(replies_module, "reply_partition", lambda replica, count: 99)
     with pytest.raises(BrokerUnavailableError, match=r"within 0\.3 s"):
