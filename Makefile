@@ -32,7 +32,8 @@ test: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not alone' -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m alone
 
 demo: $(INSTALLED)
 	$(BIN)/branchy demo $(DATA)

@@ -12,6 +12,8 @@ import pytest
 
 from branchy.reports.csv import read_csv
 
+pytestmark = pytest.mark.alone
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SERVERS = {"branchy serve": "ready", "branchy broker start": "broker at"}
 """Commands that stay, and what they say once they are there."""

@@ -21,6 +21,8 @@ from branchy.brokers.kafka_home import KafkaHome
 from branchy.brokers.running import dead_nodes, running_broker, stop_broker
 from branchy.errors import BranchyError
 
+pytestmark = pytest.mark.alone
+
 WAIT_S = 30.0
 
 

@@ -22,6 +22,8 @@ from branchy.core import access, topics
 from branchy.errors import ConfigError, RefusedError, UsageError
 from branchy.transport.kafka import KafkaLink
 
+pytestmark = pytest.mark.slow
+
 SECURED = ("SSL", "SASL_PLAINTEXT", "SASL_SSL")
 WAIT_S = 30.0
 Branchy = Callable[..., "subprocess.CompletedProcess[str]"]

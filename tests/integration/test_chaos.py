@@ -22,6 +22,8 @@ from branchy.errors import BranchyError
 from branchy.runner.processes import Interrupts, Processes
 from branchy.store.bundle import Bundle
 
+pytestmark = pytest.mark.alone
+
 RATE = 40.0
 HOLD_S = 3.0
 TIERS = ("edge", "fog", "cloud")

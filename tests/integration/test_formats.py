@@ -20,6 +20,8 @@ from branchy.runner.training_summary import Summary, summary_lines
 from branchy.runner.tuning import TuneOptions, tune
 from branchy.transport.kafka import KafkaLink
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ("litert", "litert-float16", "litert-int8", "keras")
 ARCH = f"{Path(__file__).parent.parent}/support/own_arch.py:build"
 AT_THE_PORTS = {"CAST", "QUANTIZE", "DEQUANTIZE"}

@@ -11,6 +11,8 @@ import pytest
 from commands import Command
 from serving_stand import Stand, one_sample
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def stand(tmp_path, embedded_broker, toy_bundle) -> Iterator[Stand]:

@@ -13,6 +13,8 @@ from serving_stand import Stand
 from branchy.brokers.apache_kafka import KafkaCluster
 from branchy.store.bundle import Bundle
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 4.0
 MEMORY_MB = 60.0
 

@@ -21,6 +21,8 @@ from branchy.runner.training import TrainOptions, train
 from branchy.runner.tuning import TuneOptions, tune
 from branchy.store.bundle import Bundle
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 60.0
 OWN = own_keras.__file__
 CLASSES = 3

@@ -29,6 +29,8 @@ from branchy.store.bundle import Bundle
 from branchy.transport.base import Delivery, Message, Sent
 from branchy.transport.kafka.addresses import REPLY_PARTITION, REPLY_TOPIC, KafkaAddress
 
+pytestmark = pytest.mark.alone
+
 ROUNDS, POISONS, GOOD_EVERY, SEED = 4, 2_500, 4, 2026
 ROUND = POISONS + POISONS // GOOD_EVERY
 GROWTH_BYTES = 48 * 1024 * 1024

@@ -32,6 +32,8 @@ from branchy.transport.kafka.addresses import REPLY_TOPIC
 from branchy.transport.kafka.config import CLASSIC_GROUP
 from branchy.transport.kafka.topics import PARTITIONS
 
+pytestmark = pytest.mark.alone
+
 SESSION_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3
 SAMPLES = toy.samples(1000, seed=5)
 WINDOW = 32

@@ -18,6 +18,8 @@ from branchy.runner.processes import Interrupts, Processes, branchy
 from branchy.runner.tuning import TuneOptions, tune
 from branchy.store.bundle import Bundle
 
+pytestmark = pytest.mark.alone
+
 NAME = "same-answers"
 TIMEOUT_S = 60.0
 

@@ -32,6 +32,8 @@ from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.topics import PARTITIONS, create_missing
 
+pytestmark = pytest.mark.slow
+
 CASCADE = "secured"
 CAMERAS_OWN = topics.answers(CASCADE, "device", "camera")
 EDGE, HALL = topics.requests(CASCADE, "edge"), topics.requests(CASCADE, "hall")

@@ -20,6 +20,8 @@ from branchy.reports.csv import read_csv
 from branchy.transport.base import Message
 from branchy.transport.kafka import KafkaLink
 
+pytestmark = pytest.mark.alone
+
 HEAVY = {"tensorflow", "keras", "pandas", "kubernetes", "matplotlib", "sklearn"}
 
 

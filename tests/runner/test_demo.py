@@ -18,6 +18,8 @@ from branchy.runner import demo
 from branchy.runner.demo import DemoSettings
 from branchy.runner.outage import is_in_vain
 
+pytestmark = pytest.mark.alone
+
 MARK = "BRANCHY_TEST_MARK"
 _random = random.Random(20211103)
 MOMENTS_S = sorted(_random.uniform(0.2, 10.0) for _ in range(9))

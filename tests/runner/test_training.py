@@ -446,11 +446,11 @@ def build(input_shape, classes):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """At 180 x 180 x 3, 8,000 samples are 778 MB: held in memory they would more than double the peak."""
+    """At 180 x 180 x 3, 4,000 samples are 389 MB: held in memory they would make the peak half as high again."""
     drawn = write_image_folder(tmp_path / "drawn", ["a", "b"], each=20)
     (tmp_path / "tiny.py").write_text(TINY)
     peaks = {}
-    for count in (2000, 8000):
+    for count in (1000, 4000):
         root = tmp_path / str(count)
         for name in ("a", "b"):
             (root / name).mkdir(parents=True)
@@ -459,4 +459,4 @@ def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> 
         command = [sys.executable, "-c", MEASURE, root, f"{tmp_path}/tiny.py:build", tmp_path / f"bundle-{count}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[count] = int(done.stdout.split()[-1])
-    assert peaks[8000] <= 1.1 * peaks[2000], peaks
+    assert peaks[4000] <= 1.1 * peaks[1000], peaks

@@ -18,6 +18,8 @@ from simulation.plan import Fault, make_plan
 from simulation.run import run_plan, run_seeds, shortest, tell, trace
 from simulation.shrink import shrink
 
+pytestmark = pytest.mark.slow
+
 SEEDS, CHUNK = 2_000, 250
 REGRESSIONS = {
     11: "an answer that opened the breaker left the stale forwards in the queue",

@@ -14,6 +14,8 @@ from transport_harness import PATIENCE_S, Events, Harness, fresh_name, message, 
 from branchy.errors import TransportError
 from branchy.transport.base import Link, Replied, RequestSource, Sender, Sent
 
+pytestmark = pytest.mark.slow
+
 PREPARE_S = 20.0
 SHARE_S = 60.0
 """Within this a second replica has its share."""
