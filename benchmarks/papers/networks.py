@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from branchy.models import heads
 from branchy.models.b_alexnet import b_alexnet
 from branchy.models.b_lenet_paper import b_lenet_paper
 from branchy.models.b_resnet import b_resnet
@@ -25,11 +24,14 @@ def without_exits(build: Build) -> Build:
 
 
 def lenet_strided(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
-    """The paper's LeNet behind `heads.strided`: the first exit sees the sample alone, which also goes on."""
+    """The paper's LeNet behind a first exit that sees the sample alone, in strides; the sample goes on."""
     main = without_exits(b_lenet_paper)(input_shape, classes)
+    layers = keras.layers
     sample = keras.Input(input_shape)
-    cut = keras.layers.Identity()(sample)
-    edge, cloud = heads.strided(sample, classes), main.model(cut)
+    cut = layers.Identity()(sample)
+    x = layers.Conv2D(16, 5, strides=3, padding="same", activation="relu")(sample)
+    x = layers.Conv2D(_SMALL, 3, strides=2, padding="same", activation="relu")(x)
+    edge, cloud = layers.Dense(classes)(layers.Flatten()(x)), main.model(cut)
     return BranchyModel(keras.Model(sample, [edge, cloud]), (Stage("edge", cut, edge), Stage("cloud", None, cloud)))
 
 
