@@ -29,8 +29,8 @@ def lenet_strided(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
     layers = keras.layers
     sample = keras.Input(input_shape)
     cut = layers.Identity()(sample)
-    x = layers.Conv2D(16, 5, strides=3, padding="same", activation="relu")(sample)
-    x = layers.Conv2D(_SMALL, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Conv2D(8, 5, strides=2, padding="same", activation="relu")(sample)
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(layers.MaxPooling2D(2)(x))
     edge, cloud = layers.Dense(classes)(layers.Flatten()(x)), main.model(cut)
     return BranchyModel(keras.Model(sample, [edge, cloud]), (Stage("edge", cut, edge), Stage("cloud", None, cloud)))
 
