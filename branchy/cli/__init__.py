@@ -12,7 +12,7 @@ uplink_option = click.option(
     metavar="KIND[,KIND...]",
     default="activation",
     show_default=True,
-    help="What every cut sends, or each: activation, sample.",
+    help="What every cut sends, or each: activation, bottleneck, sample, auto.",
 )
 """Of the commands that cut a model."""
 

@@ -78,7 +78,7 @@ class Uplink:
     """What a stage sends up at its cut and the dtype it travels in.
 
     An activation's `uint8` is affine: value = offset + scale * q, scale and offset found per message. A
-    `sample` travels as it came, in its own dtype.
+    `sample` travels as it came, in its own dtype; a `bottleneck`'s codes as the bytes that they are packed into.
     """
 
     kind: UplinkKind = "activation"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from branchy.core.cascade import FULL, Array, InputSpec, Source, StageSpec, TensorSpec, Uplink
 from branchy.errors import ArchitectureError
 from branchy.models.backend import keras, tf
+from branchy.models.bottleneck import Bottleneck
 from branchy.models.branching import BranchyModel, Stage, Tensor
 
 SAMPLE, ACTIVATION, LOGITS = "sample", "activation", "logits"
@@ -31,14 +32,14 @@ class Network:
     Attributes:
         trained: from the sample to every exit's logits, by stage name.
         stages: from the device to the cloud.
-        full: the whole as one stage; its only output is the last exit's logits.
-        pretrained: whether it classifies before any training.
+        full: the whole as one stage; its only output is the last exit's logits. No bottleneck is in it.
+        built: what it was made of.
     """
 
     trained: Any
     stages: tuple[StageModel, ...]
     full: StageModel
-    pretrained: bool = False
+    built: BranchyModel
 
 
 def split(built: BranchyModel, sample: InputSpec, uplinks: Sequence[Uplink]) -> Network:
@@ -98,7 +99,34 @@ def split(built: BranchyModel, sample: InputSpec, uplinks: Sequence[Uplink]) -> 
         custom_objects=needs_custom_objects(full),
     )
     trained = _model(origin, exits, sample, scaled)
-    return Network(trained, tuple(stages), StageModel(full_spec, full), built.pretrained)
+    return Network(trained, tuple(stages), StageModel(full_spec, full), built)
+
+
+def squeezed(network: Network, cut: int, bottleneck: Bottleneck) -> Network:
+    """A network with a bottleneck in place of a cut's activation: its encoder in the stage before, its decoder behind.
+
+    Args:
+        network: that sends the activation there.
+        cut: the position of the stage before it.
+        bottleneck: made for that activation.
+    """
+    before, behind = network.stages[cut : cut + 2]
+    codes = TensorSpec(ACTIVATION, (bottleneck.size_bytes,), "uint8")
+    start = keras.Input(before.spec.input.shape, dtype=before.spec.input.dtype, name=before.spec.input.name)
+    outputs = before.model(start)
+    encoding = keras.Model(start, {**outputs, ACTIVATION: bottleneck.packed(outputs[ACTIVATION])})
+    start = keras.Input(codes.shape, dtype=codes.dtype, name=codes.name)
+    decoding = keras.Model(start, behind.model(bottleneck.unpacked(start)))
+    pair = (
+        _remade(before, encoding, activation=codes, uplink=Uplink("bottleneck", codes.dtype)),
+        _remade(behind, decoding, input=codes),
+    )
+    return replace(network, stages=(*network.stages[:cut], *pair, *network.stages[cut + 2 :]))
+
+
+def _remade(stage: StageModel, model: Any, **changes: Any) -> StageModel:
+    spec = replace(stage.spec, parameters=model.count_params(), **changes)
+    return StageModel(replace(spec, flops=flops(model, spec.input)), model)
 
 
 def _check_uplinks(stages: Sequence[Stage], uplinks: Sequence[Uplink]) -> None:

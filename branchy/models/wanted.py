@@ -31,8 +31,11 @@ class Wanted:
     freeze_backbone: bool = False
 
 
-UPLINKS = ("activation", "sample")
+UPLINKS = ("activation", "bottleneck", "sample", "auto")
 """What a cut can be told to send."""
+
+SEARCHED = ("bottleneck", "auto")
+"""Of these training finds out what exactly they are; until then the cut sends its activation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +45,42 @@ class Sends:
     Attributes:
         uplinks: of `UPLINKS`, one for every cut or one a cut.
         dtype: what activations travel in; samples keep their own.
+        most_bytes: of the body that a `bottleneck` sends; None: of the sample's or the activation's, whichever
+            is smaller.
+        most_lost: per cent of the samples that any exit may classify right less often by what `auto` takes,
+            at its cut and those before, than by the activations.
     """
 
     uplinks: tuple[str, ...] = ("activation",)
     dtype: DType = "float16"
+    most_bytes: int | None = None
+    most_lost: float = 1.0
 
     def check(self) -> None:
-        """Raise `UsageError` where an uplink is none."""
+        """Raise `UsageError` where an uplink is none, or a budget cannot be."""
         wrong = [name for name in self.uplinks if name not in UPLINKS]
         if wrong or not self.uplinks:
-            raise UsageError(f"--uplink: expected {' or '.join(UPLINKS)}, got {', '.join(wrong) or 'nothing'}")
+            raise UsageError(f"--uplink: expected {', '.join(UPLINKS)}, got {', '.join(wrong) or 'nothing'}")
+        if self.most_bytes is not None and (self.most_bytes < 1 or "bottleneck" not in self.uplinks):
+            raise UsageError(
+                f"--uplink-bytes must be above 0, and goes with --uplink bottleneck, got {self.most_bytes}"
+            )
+        if not 0 <= self.most_lost <= 100:
+            raise UsageError(f"--uplink-accuracy must be in 0..100 points, got {self.most_lost:g}")
 
-    def by_cut(self, cuts: int, sample: TensorSpec) -> tuple[Uplink, ...]:
-        """The uplink of each cut; raises `UsageError` for another number of them."""
+    def named(self, cuts: int) -> tuple[str, ...]:
+        """What is wanted of each cut; raises `UsageError` for another number of them."""
         self.check()
         if len(self.uplinks) not in (1, cuts):
             raise UsageError(
                 f"--uplink: expected one for all or one for each of {cuts} cuts, got {','.join(self.uplinks)}"
             )
-        named = self.uplinks * cuts if len(self.uplinks) == 1 else self.uplinks
-        return tuple(
-            Uplink("sample", sample.dtype) if n == "sample" else Uplink("activation", self.dtype) for n in named
-        )
+        return self.uplinks * cuts if len(self.uplinks) == 1 else self.uplinks
+
+    def by_cut(self, cuts: int, sample: TensorSpec) -> tuple[Uplink, ...]:
+        """The uplink of each cut before anything is searched for; raises `UsageError` as `named`."""
+        return tuple(self.uplink(name, sample) for name in self.named(cuts))
+
+    def uplink(self, name: str, sample: TensorSpec) -> Uplink:
+        """The uplink of that name, until a bottleneck is found."""
+        return Uplink("sample", sample.dtype) if name == "sample" else Uplink("activation", self.dtype)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, get_args
 from branchy.core.cascade import DType, InputSpec, TensorSpec
 from branchy.core.statistics import wilson
 from branchy.datasets import Dataset, Part
-from branchy.models.wanted import Sends, Wanted
+from branchy.errors import UsageError
+from branchy.models.wanted import SEARCHED, Sends, Wanted
 from branchy.reports.text import text_table
 from branchy.runner.calibration import exit_logits
 from branchy.runner.request_sizes import body_bytes, request_sizes, sides, sizes_table
@@ -84,6 +85,8 @@ def cuts_text(arch: str, shape: tuple[int, ...], classes: int, wanted: Wanted, s
     from branchy.models.cuts import find_cuts
 
     sample = InputSpec(TensorSpec("sample", shape, "uint8"), 0.0, 255.0)
+    if set(sends.uplinks) & set(SEARCHED):
+        raise UsageError(f"--uplink: training finds out what {' and '.join(SEARCHED)} are; expected activation, sample")
     architecture = zoo.find(arch)
     made = called(architecture.build, shape, classes)
     if isinstance(made, branching.BranchyModel) and wanted.cut is None:

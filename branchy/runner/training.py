@@ -28,6 +28,7 @@ from branchy.runner.packing import Packer
 from branchy.runner.parts import divide
 from branchy.runner.recipe import Recipe
 from branchy.runner.training_summary import Summary
+from branchy.runner.uplink_search import check_room, searched
 from branchy.store.manifest import Split, TrainingInfo
 from branchy.store.writer import check_target, write_bundle
 
@@ -65,6 +66,8 @@ class TrainOptions:
         target_share: per cent of the answers that shall leave at each exit.
         uplink: what the cuts send, of `models.wanted.UPLINKS`: one for every cut or one a cut.
         uplink_dtype: what activations travel in.
+        uplink_bytes: of the body that a bottleneck sends at most, see `models.wanted.Sends`.
+        uplink_accuracy: points that `auto` may lose.
         formats: that each stage is exported in; the first is what the summary is about.
         overwrite: whether a bundle that is there already is replaced.
         resume: whether to go on from the checkpoint of a training that was ended, where there is one.
@@ -92,6 +95,8 @@ class TrainOptions:
     target_share: tuple[float, ...] | None = None
     uplink: tuple[str, ...] = ("activation",)
     uplink_dtype: DType = "float16"
+    uplink_bytes: int | None = None
+    uplink_accuracy: float = 1.0
     formats: tuple[FormatName, ...] = ("litert", "keras")
     overwrite: bool = False
     resume: bool = False
@@ -121,8 +126,9 @@ def train(options: TrainOptions) -> Summary:
     data = load(options.dataset, size=_size(options), one_hot=options.wanted.label_mode == "categorical")
     parts = _divide(data, options)
     network = _build(data, options)
+    check_room(network, data.input, _sends(options))
     wanted = _thresholds(options, network, len(data.labels))
-    if network.pretrained:
+    if network.built.pretrained:
         log.info("the model as it came, without exits: %s", as_it_came(network, parts["temperature"], parts["tune"]))
     log.info(
         "training %s on %s: %s",
@@ -131,6 +137,7 @@ def train(options: TrainOptions) -> Summary:
         ", ".join(f"{len(part)} {part_name}" for part_name, part in parts.items()),
     )
     history = fit_network(network, data, parts, options, wanted, out)
+    network = searched(network, data.input, parts, _sends(options), batch_size=options.batch_size, seed=options.seed)
     packer = Packer(name, data, parts, network, wanted, history, options.formats)
     bundle = write_bundle(
         out,
@@ -163,7 +170,7 @@ def _check(options: TrainOptions) -> None:
     if options.target_share is not None and options.thresholds is not None:
         raise UsageError("--threshold and --target-share exclude each other: give one of them")
     options.recipe.check()
-    Sends(options.uplink).check()
+    _sends(options).check()
     if not {"litert", "keras"} & set(options.formats):
         raise UsageError("--formats: expected litert or keras among them: the others are held against float32")
     if options.policy == "entropy" and options.target_share is None and options.thresholds is None:
@@ -233,8 +240,11 @@ def _build(data: Dataset, options: TrainOptions) -> Network:
     if options.tiers is not None:
         branching.check_names(options.tiers)
     training.make_deterministic(options.seed)
-    sends = Sends(options.uplink, options.uplink_dtype)
-    return build_network(options.arch, data, options.wanted, options.tiers, sends)
+    return build_network(options.arch, data, options.wanted, options.tiers, _sends(options))
+
+
+def _sends(options: TrainOptions) -> Sends:
+    return Sends(options.uplink, options.uplink_dtype, options.uplink_bytes, options.uplink_accuracy)
 
 
 def _thresholds(options: TrainOptions, network: Network, classes: int) -> Thresholds:

@@ -51,6 +51,7 @@ def test_a_cut_that_sends_the_sample_is_listed_with_it(run: Run) -> None:
         ([OWN, "--shape", "8,8,x"], "expected height,width,channels, got '8,8,x'"),
         ([OWN, "--shape", "32,32,3", "--cut", "stemm"], "did you mean stem"),
         (["b-lenet", "--shape", "8,8,1", "--uplink", "sample,sample,sample"], "one for each of 2 cuts"),
+        (["b-lenet", "--shape", "8,8,1", "--uplink", "auto"], "expected activation, sample"),
         ([OWN, "--shape", "2,2,3"], "the architecture function failed"),
     ],
 )

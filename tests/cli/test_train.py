@@ -36,7 +36,7 @@ def test_every_flag_arrives(run: Run, asked: list[TrainOptions]) -> None:
         "--learning-rate 0.1 --seed 6 --validation-split 0.3 --exit-weights 1,2,3 --policy margin "
         "--class-weights balanced --augment flip,erase --schedule step --warmup-epochs 1.5 --distill 0.5,3 "
         "--mixed-precision off --stop-on loss --patience 7 --resume --log-dir l "
-        "--threshold x=0.5,y=0.6 --uplink sample,activation --uplink-dtype uint8"
+        "--threshold x=0.5,y=0.6 --uplink sample,bottleneck --uplink-dtype uint8 --uplink-bytes 90 --uplink-accuracy 2"
     )
     code, _, err = run("train", "digits", *flags.split())
     assert (code, err) == (1, "branchy: enough\n")
@@ -69,8 +69,10 @@ def test_every_flag_arrives(run: Run, asked: list[TrainOptions]) -> None:
             log_dir=Path("l"),
             policy="margin",
             thresholds={"x": 0.5, "y": 0.6},
-            uplink=("sample", "activation"),
+            uplink=("sample", "bottleneck"),
             uplink_dtype="uint8",
+            uplink_bytes=90,
+            uplink_accuracy=2.0,
             overwrite=True,
             command=f"branchy train digits {flags}",
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from branchy.core.cascade import Array, DType, Source, StageSpec, TensorSpec, Uplink
+from branchy.core.cascade import Array, DType, FormatName, Source, StageSpec, TensorSpec, Uplink
 from branchy.core.wire import decode_tensors, encode_tensors
 from branchy.datasets import Part
 from branchy.errors import TrainingError
@@ -153,3 +153,15 @@ def test_a_sample_that_is_sent_up_comes_as_it_was() -> None:
     assert second.inputs.dtype == np.uint8
     assert np.array_equal(second.inputs, samples)
     assert first.body_bytes == len(encode_tensors({"sample": samples[0]}))
+
+
+@pytest.mark.parametrize(("fmt", "passes"), [("litert", False), ("litert-float16", True), ("litert-int8", True)])
+def test_some_codes_may_be_rounded_otherwise_in_a_format_of_fewer_bits(fmt: FormatName, passes: bool) -> None:
+    stage, codes = _chain()[0], np.zeros((2, 10), np.uint8)
+    other = codes.copy()
+    other[0, :3] = 255
+    if passes:
+        check_format(stage, lambda batch: {"activation": other}, codes, {"activation": codes}, fmt)
+        return
+    with pytest.raises(TrainingError, match=r"stage near: 15\.0% of the codes that it sends in format litert are not"):
+        check_format(stage, lambda batch: {"activation": other}, codes, {"activation": codes}, fmt)
