@@ -33,7 +33,8 @@ def markdown(table: Table, seeds: Sequence[int], results: Mapping[str, Sequence[
     """
     rows = [_published(table), _full(next(iter(results.values())))]
     for name, found in results.items():
-        rows += [_row(name, rule, found) for rule in found[0][0].rows]
+        of_paper = name == next(iter(table.topologies))
+        rows += [_row(name, rule, found, of_paper=of_paper) for rule in found[0][0].rows]
     lines = [HEADER, ["---", "---", *["---:"] * (len(HEADER) - 2)], *rows]
     exits = [_exits(name, [judged for judged, _ in found]) for name, found in results.items()]
     counted = f"Seeds {', '.join(map(str, seeds))}."
@@ -63,7 +64,8 @@ def _full(found: Sequence[tuple[Judged, Timed]]) -> list[str]:
     return ["our full net", "", spread([100 * judged.full for judged, _ in found]), "", "", ms, runner, "1", ""]
 
 
-def _row(name: str, rule: str, found: Sequence[tuple[Judged, Timed]]) -> list[str]:
+def _row(name: str, rule: str, found: Sequence[tuple[Judged, Timed]], *, of_paper: bool) -> list[str]:
+    """One topology and rule; of others than the paper's its way to count says little, as exits are most of them."""
     rows = [judged.rows[rule] for judged, _ in found]
     times = [(timed.full, timed.rules[rule]) for _, timed in found]
     shares = ", ".join(f"{100 * mean(row.shares[stage] for row in rows):.1f}" for stage in rows[0].shares)
@@ -75,7 +77,7 @@ def _row(name: str, rule: str, found: Sequence[tuple[Judged, Timed]]) -> list[st
         shares,
         spread([full.invoke / branchy.invoke for full, branchy in times]),
         spread([full.runner / branchy.runner for full, branchy in times]),
-        spread([full.trunk / branchy.trunk for full, branchy in times]),
+        spread([full.trunk / branchy.trunk for full, branchy in times]) if of_paper else "",
         spread([timed.full.invoke / timed.first for _, timed in found]),
     ]
 

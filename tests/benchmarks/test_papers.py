@@ -92,6 +92,13 @@ def test_a_row_compares_each_seed_with_its_own_full_net() -> None:
     assert "edge 50.00 ± 0.00, cloud 75.00 ± 0.00" in text
 
 
+def test_how_the_papers_code_counts_is_told_of_its_own_topologies_alone() -> None:
+    found = [_found(0.99, 0.98, 2.0)]
+    own, changed = markdown(TABLES["b-lenet"], [0], {"b-lenet": found, "b-lenet-strided": found}).splitlines()[4:6]
+    assert own.split(" | ")[7] == "6.00 ± 0.00"
+    assert changed.split(" | ")[7] == ""
+
+
 def test_a_changed_topology_begins_with_the_weights_of_the_net_without_exits(tmp_path: Path) -> None:
     paper, changed = TABLES["b-lenet"].topologies.values()
     full, strided = networks.without_exits(paper)((28, 28, 1), 10), changed((28, 28, 1), 10)
