@@ -80,7 +80,6 @@ def fit_bottleneck(
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, STEPS))
     optimizer.build(bottleneck.weights)
 
-    @tf.function  # type: ignore[untyped-decorator]
     def steps(batches: Any, count: Any) -> Any:
         loss = tf.constant(0.0)
         for _ in tf.range(count):
@@ -88,6 +87,7 @@ def fit_bottleneck(
             loss = _step(around, bottleneck, optimizer, samples)
         return loss
 
+    run = tf.function(steps)
     batches = training_batches(
         train,
         around.sample,
@@ -103,7 +103,7 @@ def fit_bottleneck(
     with tqdm(total=STEPS, desc=title, unit="step", leave=False) as bar:
         for done in range(0, STEPS, STEPS_A_CALL):
             count = min(STEPS_A_CALL, STEPS - done)
-            _check_finite(float(steps(under_way, tf.constant(count))), around.stage.name)
+            _check_finite(float(run(under_way, tf.constant(count))), around.stage.name)
             bar.update(count)
 
 
@@ -131,10 +131,10 @@ def _check_finite(loss: float, stage: str) -> None:
 def accuracies(around: Surroundings, bottleneck: Bottleneck | None, part: Labelled) -> dict[str, float]:
     """Share of the samples that each exit behind the cut classifies right, through a bottleneck or without."""
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def classes(samples: Any) -> Any:
         features = around.features(samples)
         return tf.argmax(around.logits(features if bottleneck is None else bottleneck.passed(features)), axis=-1)
 
-    found = np.concatenate([classes(x).numpy() for x in samples_in_order(part, around.sample, 64)], axis=1)
+    run = tf.function(classes, reduce_retracing=True)
+    found = np.concatenate([run(x).numpy() for x in samples_in_order(part, around.sample, 64)], axis=1)
     return dict(zip(around.exits, (found == part.labels).mean(axis=1).tolist(), strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy_bundle as toy
 
-from branchy.core.cascade import TensorSpec
+from branchy.core.cascade import DType, TensorSpec
 from branchy.core.wire import encode_tensors
 from branchy.datasets import images
 from branchy.errors import MissingExtraError
@@ -16,10 +16,10 @@ from branchy.store.bundle import Bundle
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-def test_bytes_of_a_body_are_those_of_a_real_message(dtype: str) -> None:
+def test_bytes_of_a_body_are_those_of_a_real_message(dtype: DType) -> None:
     tensor = TensorSpec("activation", (16, 16, 8))
     values = np.random.default_rng(0).normal(size=tensor.shape).astype(np.float32)
-    assert body_bytes(tensor, dtype) == len(encode_tensors({"activation": values}, dtype))  # type: ignore[arg-type]
+    assert body_bytes(tensor, dtype) == len(encode_tensors({"activation": values}, dtype))
 
 
 def test_what_is_sent_is_what_a_cascade_counts(toy_bundle: Bundle) -> None:
