@@ -93,7 +93,7 @@ def test_each_exit_gets_its_own_temperature_and_accuracy() -> None:
     exits = found.exits
     assert exits["near"].temperature == pytest.approx(3 * exits["far"].temperature, rel=0.05)
     assert exits["far"].temperature == pytest.approx(1.0, rel=0.1)
-    both = np.concatenate([temperature.samples.rows.argmax(axis=1), tune.samples.rows.argmax(axis=1)])  # type: ignore[attr-defined]
+    both = np.concatenate([temperature.samples.rows.argmax(axis=1), tune.samples.rows.argmax(axis=1)])
     right = both == np.concatenate([temperature.labels, tune.labels])
     assert exits["near"].accuracy == pytest.approx(right.mean())
     assert exits["near"].samples == 4000
@@ -102,7 +102,7 @@ def test_each_exit_gets_its_own_temperature_and_accuracy() -> None:
 
 def test_temperatures_come_from_their_own_part_and_thresholds_from_the_other() -> None:
     temperature, tune = _part(1), _part(2)
-    overconfident = Part(Rows(5 * temperature.samples.rows), temperature.indices, temperature.labels)  # type: ignore[attr-defined]
+    overconfident = Part(Rows(5 * temperature.samples.rows), temperature.indices, temperature.labels)
     wanted = Thresholds("max_prob", 0.8, (0.3, 0.7))
     found = calibrate(_chain(), RUNS, overconfident, tune, wanted, "test")
     assert found.exits["far"].temperature == pytest.approx(5.0, rel=0.1)
@@ -124,7 +124,7 @@ def test_thresholds_are_those_given_and_the_last_exit_always_answers() -> None:
 
 @pytest.mark.parametrize("policy", ["max_prob", "margin", "entropy"])
 def test_target_shares_are_reached_on_the_tune_part(policy: str) -> None:
-    wanted = Thresholds(policy, 0.8, (0.3, 0.7))  # type: ignore[arg-type]
+    wanted = Thresholds(policy, 0.8, (0.3, 0.7))
     found = calibrate(_chain(), RUNS, _part(1), _part(2), wanted, "test")
     assert found.shares == {"near": pytest.approx(0.3, abs=0.001), "far": pytest.approx(0.7, abs=0.001)}
     found.exits["near"].check(CLASSES)

@@ -32,7 +32,7 @@ REFUSALS = {"rejected": ("digest", "expired", "overload"), "error": ("malformed"
 def watched(machine_class: type[TierMachine]) -> type[TierMachine]:
     """The machine, with all that goes in and comes out shown to its `watch`."""
 
-    class Watched(machine_class):  # type: ignore[misc, valid-type]
+    class Watched(machine_class):
         watch: MachineWatch
 
         def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
