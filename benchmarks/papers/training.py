@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.papers.networks import without_exits
 from benchmarks.papers.tables import Phase, Table
-from branchy import __version__
 from branchy.core.cascade import Uplink
 from branchy.datasets import Dataset, load
 from branchy.models import branching, splitting
@@ -21,12 +20,8 @@ from branchy.models.backend import keras
 from branchy.models.branching import Build
 from branchy.models.training import make_deterministic
 from branchy.runner.calibration import Thresholds
-from branchy.runner.fitting import fit_network, remove_checkpoint
-from branchy.runner.packing import Packer
 from branchy.runner.parts import divide
-from branchy.runner.training import TrainOptions
-from branchy.store.manifest import Split, TrainingInfo
-from branchy.store.writer import write_bundle
+from branchy.runner.training import TrainOptions, fit_and_write
 
 log = logging.getLogger(__name__)
 
@@ -78,21 +73,12 @@ def _train(
         recipe=phase.recipe,
         uplink_dtype="float32",
         resume=True,
+        command="python -m benchmarks.papers",
     )
     parts = divide(data, VALIDATION_SPLIT, seed)
     exits = Thresholds(options.policy, 0.8)
     log.info("training %s", out)
-    history = fit_network(network, data, parts, options, exits, out)
-    packer = Packer(out.name, data, parts, network, exits, history)
-    write_bundle(
-        out,
-        packer.fill,
-        training=TrainingInfo("python -m benchmarks.papers", seed, data.name, __version__, VALIDATION_SPLIT),
-        splits={name: Split.of(part.indices) for name, part in parts.items()},
-        golden=packer.golden(),
-        overwrite=False,
-    )
-    remove_checkpoint(out)
+    fit_and_write(out.name, network, data, parts, options, exits, out)
     log.info("%s took %.0f s", out, monotonic() - started)
 
 

@@ -136,6 +136,33 @@ def train(options: TrainOptions) -> Summary:
         data.name,
         ", ".join(f"{len(part)} {part_name}" for part_name, part in parts.items()),
     )
+    return fit_and_write(name, network, data, parts, options, wanted, out)
+
+
+def fit_and_write(
+    name: str,
+    network: Network,
+    data: Dataset,
+    parts: Mapping[str, Part],
+    options: TrainOptions,
+    wanted: Thresholds,
+    out: Path,
+) -> Summary:
+    """Train a network that is built, and write its bundle.
+
+    Args:
+        name: the cascade's.
+        network: its weights are where training begins.
+        data: what `parts` are of.
+        parts: of the pool, see `divide`.
+        options: how to train; its data set, architecture and thresholds are taken as said by the other arguments.
+        wanted: how the exits decide.
+        out: the bundle's directory.
+
+    Raises:
+        UsageError: --resume finds a checkpoint of another training, or a log cannot be written.
+        TrainingError: the loss diverged, or a format does not do what Keras does.
+    """
     history = fit_network(network, data, parts, options, wanted, out)
     network = searched(network, data.input, parts, _sends(options), batch_size=options.batch_size, seed=options.seed)
     packer = Packer(name, data, parts, network, wanted, history, options.formats)
