@@ -6,7 +6,9 @@ when the model is served.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from branchy.core.cascade import InputSpec
 from branchy.errors import ArchitectureError
@@ -57,16 +59,39 @@ def unit_scaled(sample: Tensor, spec: InputSpec) -> Tensor:
     return _rescaled(sample, spec, 1.0)
 
 
-def application_module(name: str) -> ModuleType:
-    """The module of `keras.applications` that has the model of this name, with its `preprocess_input`.
+def application_model(name: str) -> Callable[..., Any]:
+    """The function of `keras.applications` that builds the model of this name, such as MobileNetV2.
 
     Raises:
         ArchitectureError: there is none.
     """
-    for module in vars(keras.applications).values():
-        if isinstance(module, ModuleType) and hasattr(module, "preprocess_input") and callable(vars(module).get(name)):
-            return module
-    raise ArchitectureError(f"keras.applications has no model '{name}'; expected a name such as MobileNetV2")
+    model: Any = vars(keras.applications).get(name)
+    if not callable(model):
+        raise ArchitectureError(f"keras.applications has no model '{name}'; expected a name such as MobileNetV2")
+    made: Callable[..., Any] = model
+    return made
+
+
+def application_module(name: str) -> ModuleType:
+    """The module of `keras.applications` with the `preprocess_input` of the model of this name.
+
+    It is the one that has the model; else the one of the longest name that the model's begins with, as
+    `mobilenet_v3` is without its models.
+
+    Raises:
+        ArchitectureError: there is no such model, or none of the modules is its own.
+    """
+    application_model(name)
+    found = {
+        module_name.replace("_", ""): module
+        for module_name, module in vars(keras.applications).items()
+        if isinstance(module, ModuleType) and hasattr(module, "preprocess_input")
+    }
+    having = [module for module in found.values() if name in vars(module)]
+    named = sorted((each for each in found if name.lower().startswith(each)), key=len)
+    if not having and not named:
+        raise ArchitectureError(f"keras.applications has no preprocessing for {name}; give one by --preprocessing")
+    return having[0] if having else found[named[-1]]
 
 
 def _rescaled(sample: Tensor, spec: InputSpec, high: float) -> Tensor:

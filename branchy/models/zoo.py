@@ -17,7 +17,7 @@ from branchy.models.backend import keras
 from branchy.models.branching import Build
 from branchy.models.branchy_mobilenet import branchy_mobilenet
 from branchy.models.branchy_vgg16 import branchy_vgg16
-from branchy.models.preprocessing import KERAS, application_module
+from branchy.models.preprocessing import KERAS, application_model
 
 ZOO: dict[str, Build] = {
     "b-lenet": b_lenet,
@@ -102,7 +102,7 @@ def _saved(path: Path) -> Any:
 
 def _application(name: str) -> Architecture:
     model_name, _, weights = name.removeprefix(KERAS).partition(":")
-    make = getattr(application_module(model_name), model_name)
+    make = application_model(model_name)
     if weights and not Path(weights).is_file():
         raise ArchitectureError(f"no file {weights}; expected weights of keras.applications.{model_name}")
 

@@ -8,7 +8,7 @@ import pytest
 from branchy.core.cascade import InputSpec, TensorSpec
 from branchy.errors import ArchitectureError
 from branchy.models.backend import keras
-from branchy.models.preprocessing import preprocessed, unit_scaled
+from branchy.models.preprocessing import application_model, application_module, preprocessed, unit_scaled
 
 SHAPE = (4, 4, 3)
 
@@ -31,6 +31,23 @@ def test_keras_own_preprocessing_is_in_the_graph(name: str) -> None:
     theirs = getattr(keras.applications, module or {"MobileNetV2": "mobilenet_v2"}.get(name, name.lower()))
     expected = theirs.preprocess_input(PIXELS.copy())
     assert np.allclose(_run(f"keras:{name}", _spec(), PIXELS), expected, atol=1e-5)
+
+
+BUILDERS = sorted(name for name, found in vars(keras.applications).items() if callable(found))
+ELSEWHERE = {"MobileNetV3Large": "mobilenet_v3", "MobileNetV3Small": "mobilenet_v3"}
+"""The module's name where it has the preprocessing without the model."""
+
+
+def test_every_model_of_keras_applications_is_found_with_its_own_preprocessing() -> None:
+    assert len(BUILDERS) >= 40
+    for name in BUILDERS:
+        assert application_model(name) is getattr(keras.applications, name)
+        module = application_module(name)
+        assert module.preprocess_input is not keras.applications.imagenet_utils.preprocess_input
+        if name in ELSEWHERE:
+            assert module is getattr(keras.applications, ELSEWHERE[name])
+        else:
+            assert getattr(module, name) is getattr(keras.applications, name)
 
 
 def test_keras_own_preprocessing_gets_0_to_255_whatever_the_data_set_s_range() -> None:
