@@ -24,6 +24,9 @@ Bound = Literal["binomial", "betting"]
 
 _LARGEST_BET = 0.75
 """As a share of the bet at which one loss takes the whole stake (Waudby-Smith and Ramdas, section 4, c)."""
+_NONE_LOST: Losses = np.zeros(1, np.int8)
+MOST_SAMPLES = 4_000_000
+"""No more are looked at to say how many it takes."""
 
 
 def binomial_p_value(lost: int, n: int, alpha: float) -> float:
@@ -66,8 +69,13 @@ def log_capital(losses: Losses, alpha: float, delta: float) -> NDArray[np.float6
     Waudby-Smith and Ramdas (2020), section 4: the bet aims at 1/delta within n samples, by the variance
     seen so far; before the first sample, as if one of 1/alpha had been lost.
 
+    Args:
+        losses: (n,) in random order.
+        alpha: in (0, 1).
+        delta: in (0, 1).
+
     Returns:
-        (n,).
+        (n,) nats.
     """
     n = len(losses)
     lost = losses.astype(np.float64)
@@ -78,7 +86,17 @@ def log_capital(losses: Losses, alpha: float, delta: float) -> NDArray[np.float6
 
 
 def p_value(losses: Losses, alpha: float, delta: float, bound: Bound) -> float:
-    """Of the hypothesis that the mean loss is above alpha, by one of the two bounds."""
+    """Of the hypothesis that the mean loss is above alpha, by one of the two bounds.
+
+    Args:
+        losses: (n,) of one setting, in random order.
+        alpha: in (0, 1).
+        delta: in (0, 1): the level that bets aim at; of no matter to `binomial`.
+        bound: `binomial` (exact) or `betting` (Waudby-Smith and Ramdas, 2020).
+
+    Returns:
+        In (0, 1]; at most delta with a probability of at most delta where the hypothesis holds.
+    """
     if bound == "betting":
         return betting_p_value(losses, alpha, delta)
     return binomial_p_value(int((losses > 0).sum()), len(losses), alpha)
@@ -128,29 +146,42 @@ def _passing(sequence: Iterable[Losses], holds: Callable[[Losses], bool]) -> int
     return passed
 
 
-def samples_needed(alpha: float, delta: float | None, lost_share: float = 0.0) -> int | None:
-    """How many samples it takes to certify a setting with this share of losses among them.
+def samples_needed(alpha: float, delta: float | None, bound: Bound, losses: Losses = _NONE_LOST) -> int | None:
+    """How many samples it takes to certify a setting, if they go on as these, which were not enough.
 
     Args:
-        alpha: the bound.
-        delta: of the binomial bound; None for conformal risk control.
-        lost_share: 0 asks for the least that any setting needs.
+        alpha: the mean loss to certify.
+        delta: as for `certify`; None asks for conformal risk control.
+        bound: as for `certify`; of no matter without a delta.
+        losses: (n,) of the setting, in random order; one that is 0 asks for the least that any setting needs.
 
     Returns:
-        Samples; None where no number will do, as too many are lost.
+        A number above n that is enough for these losses over and over; None where too many are lost, or
+        where it takes more than `MOST_SAMPLES`.
     """
-    if lost_share >= alpha:
+    if counted(losses, None if delta is None else bound) >= alpha:
         return None
-    if delta is None:
-        return math.ceil((1.0 - alpha) / (alpha - lost_share) - 1e-9)
 
     def enough(n: int) -> bool:
-        return binomial_p_value(math.floor(lost_share * n), n, alpha) <= delta
+        again = np.resize(losses, n)
+        return (certify_expected([again], alpha) if delta is None else certify([again], alpha, delta, bound)) == 1
 
-    low, high = 0, 1
+    low, high = len(losses), 2 * len(losses)
     while not enough(high):
         low, high = high, 2 * high
+        if high > MOST_SAMPLES:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def counted(losses: Losses, bound: Bound | None) -> float:
+    """What a bound takes for the mean loss: only betting sets off what is won.
+
+    Args:
+        losses: (n,) of a setting.
+        bound: None for conformal risk control.
+    """
+    return float((losses if bound == "betting" else losses > 0).mean())

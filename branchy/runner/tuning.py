@@ -12,7 +12,7 @@ import numpy as np
 from branchy.core.calibration import share_thresholds
 from branchy.core.cascade import CascadeSpec, FormatName, PolicyName, override_exits
 from branchy.core.certificate import Certificate, CertifiedThresholds, Guarantee
-from branchy.core.guarantee import Bound, Losses, certify, certify_expected, samples_needed
+from branchy.core.guarantee import Bound, Losses, certify, certify_expected, counted, samples_needed
 from branchy.core.tuning import ExitOutputs, LossName, Thresholds, at, frontier, path
 from branchy.datasets import Dataset
 from branchy.errors import TuningError, UsageError
@@ -213,7 +213,7 @@ def _certificate(
     kept = certify_expected(losses, alpha) if expected else certify(losses, alpha, options.delta, bound)
     if not kept:
         safest = next(_losses(fresh, vectors, options.loss))
-        raise TuningError(_too_much(float(safest.mean()), len(fresh), options, alpha))
+        raise TuningError(_too_much(safest, None if expected else bound, options, alpha))
     return Certificate(
         loss=options.loss,
         guarantee=options.guarantee,
@@ -248,23 +248,32 @@ def _certified(fresh: ExitOutputs, vector: Thresholds, costs: Sequence[float], l
     )
 
 
-def _too_much(lost_share: float, n: int, options: TuneOptions, alpha: float) -> str:
-    """Why nothing was certified, and what it would take."""
-    delta = None if options.guarantee == "expected" else options.delta
-    least = samples_needed(alpha, delta)
-    needed = samples_needed(alpha, delta, max(0.0, lost_share))
+def _too_much(safest: Losses, bound: Bound | None, options: TuneOptions, alpha: float) -> str:
+    """Why nothing was certified, and what it would take; without a bound, of conformal risk control."""
+    n, delta = len(safest), None if bound is None else options.delta
+    least, needed = (samples_needed(alpha, delta, bound or "binomial", *seen) for seen in ((), (safest,)))
     promise = f"{_IN_WORDS[options.loss]} of at most {100 * alpha:g} %"
     promise += f" with probability {100 * (1 - delta):g} %" if delta is not None else " on average"
-    everything = (HELD_OUT["tune"] + HELD_OUT["certify"]) / HELD_OUT["certify"]
     if least is not None and n < least:
-        return (
-            f"too few samples to promise {promise}: it takes {least:,} to certify with where not one is lost, got "
-            f"{n:,}; give {math.ceil(least * everything):,} or more with --unseen, or raise --alpha or --delta"
-        )
-    measured = f"the safest thresholds have one of {100 * lost_share:.2f} % on {n:,} samples"
-    if needed is None:
-        return f"cannot promise {promise}: {measured}; raise --alpha"
-    return f"cannot promise {promise}: {measured}, and that takes about {needed:,}; add samples, or raise --alpha"
+        takes = f"it takes {least:,} to certify with where not one is lost"
+        if safest.any() and needed is not None:
+            takes += f", about {needed:,} with losses as these"
+        advice = f"{_give(max(least, needed or 0))}, or raise --alpha{' or --delta' if delta is not None else ''}"
+        return f"too few samples to promise {promise}: {takes}, got {n:,}; {advice}"
+    lost = f"{100 * counted(safest, bound):.2f} % on {n:,} samples"
+    measured = f"cannot promise {promise}: the safest thresholds have one of {lost}"
+    if needed is not None:
+        return f"{measured}, and that takes about {needed:,} to certify with; {_give(needed)}, or raise --alpha"
+    advice = "raise --alpha"
+    if bound == "binomial" and safest.mean() < alpha <= counted(safest, bound):
+        advice += ", or give new samples and --bound betting, which makes up for them by those that are won"
+    return f"{measured}; no number of such samples is enough: {advice}"
+
+
+def _give(certify_with: int) -> str:
+    """So many samples to certify with are this many in all."""
+    everything = (HELD_OUT["tune"] + HELD_OUT["certify"]) / HELD_OUT["certify"]
+    return f"give {math.ceil(certify_with * everything):,} or more with --unseen"
 
 
 _IN_WORDS = {

@@ -29,6 +29,7 @@ from branchy.core.tuning import ExitOutputs, LossName, Thresholds, at, path
 ALPHA, DELTA = 0.01, 0.05
 DRAWS = 200
 COSTS = (0.0, 1.0)
+BOUNDS: tuple[Bound, ...] = ("binomial", "betting")
 
 Certifier = Callable[[Iterable[Losses]], int]
 
@@ -208,27 +209,52 @@ def test_an_expected_gap_gets_nothing_for_what_is_won() -> None:
 
 
 def test_half_a_per_cent_takes_598_samples_without_a_loss() -> None:
-    assert samples_needed(0.005, 0.05) == 598
+    assert samples_needed(0.005, 0.05, "binomial") == 598
     assert certify([_with(0, 598)], 0.005, 0.05, "binomial") == 1
     assert certify([_with(0, 597)], 0.005, 0.05, "binomial") == 0
 
 
+def test_betting_takes_more_where_nothing_is_won() -> None:
+    assert samples_needed(0.005, 0.05, "betting") == 797
+    assert certify([_with(0, 797)], 0.005, 0.05, "betting") == 1
+    assert certify([_with(0, 796)], 0.005, 0.05, "betting") == 0
+
+
 def test_an_expected_loss_takes_fewer() -> None:
-    assert samples_needed(0.005, None) == 199
+    assert samples_needed(0.005, None, "binomial") == 199
     assert certify_expected([_with(0, 199)], 0.005) == 1
     assert certify_expected([_with(0, 198)], 0.005) == 0
 
 
-@given(st.floats(0.005, 0.3), st.floats(0.001, 0.5), st.floats(0.0, 0.8))
-def test_that_many_samples_are_enough(alpha: float, delta: float, part: float) -> None:
+@given(st.floats(0.01, 0.3), st.floats(0.001, 0.5), st.floats(0.0, 0.8), st.sampled_from(BOUNDS))
+def test_that_many_samples_are_enough_and_more_than_there_are(
+    alpha: float, delta: float, part: float, bound: Bound
+) -> None:
+    few = np.random.default_rng(0).permutation(_with(math.floor(part * alpha * 300), 300))
     for asked in (delta, None):
-        n = samples_needed(alpha, asked, part * alpha)
+        n = samples_needed(alpha, asked, bound, few)
         assert n is not None
-        losses = _with(math.floor(part * alpha * n), n)
-        kept = certify_expected([losses], alpha) if asked is None else certify([losses], alpha, delta, "binomial")
-        assert kept == 1
+        assert n > 300
+        again = [np.resize(few, n)]
+        assert (certify_expected(again, alpha) if asked is None else certify(again, alpha, delta, bound)) == 1
 
 
 def test_no_number_of_samples_certifies_what_loses_too_much() -> None:
-    assert samples_needed(0.01, 0.05, 0.01) is None
-    assert samples_needed(0.01, None, 0.02) is None
+    for bound in BOUNDS:
+        assert samples_needed(0.01, 0.05, bound, _with(10)) is None
+    assert samples_needed(0.01, None, "binomial", _with(20)) is None
+
+
+def test_only_betting_takes_a_finite_number_where_as_much_is_won_as_lost() -> None:
+    losses = _with(18, 1500)
+    losses[18:33] = -1
+    losses = np.random.default_rng(0).permutation(losses)
+    assert samples_needed(0.01, 0.05, "binomial", losses) is None
+    assert samples_needed(0.01, None, "binomial", losses) is None
+    n = samples_needed(0.01, 0.05, "betting", losses)
+    assert n is not None
+    assert certify([np.resize(losses, n)], 0.01, 0.05, "betting") == 1
+
+
+def test_a_number_beyond_all_reason_is_none() -> None:
+    assert samples_needed(1e-7, 0.05, "binomial") is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import toy_bundle as toy
 from exit_pool import exit_pool
 from toy_data import toy_dataset
 
+from branchy.core.guarantee import Losses, certify
 from branchy.core.tuning import LossName, path
 from branchy.datasets import Dataset
 from branchy.errors import BundleError, TuningError, UsageError
 from branchy.runner.cascade import Cascade
 from branchy.runner.measuring import exit_costs
+from branchy.runner.parts import tuning_parts
 from branchy.runner.tier_loading import load_tier
-from branchy.runner.tuning import TuneOptions, _further, tune
+from branchy.runner.tuning import TuneOptions, _further, _too_much, tune
 from branchy.runner.tuning_summary import Tuned
 from branchy.store.bundle import Bundle
 
@@ -137,15 +140,49 @@ def test_given_thresholds_can_be_certified_or_are_refused(tuned: Any) -> None:
         tuned(thresholds=0.0, alpha=0.01, overwrite=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "have", "least"),
+    [({}, 900, 598), ({"bound": "betting"}, 1200, 797), ({"guarantee": "expected"}, 300, 199)],
+)
 def test_too_few_samples_say_how_many_it_takes(
-    tuned: Any, tmp_path: Path, toy_bundle: Bundle, dataset: Dataset
+    tmp_path: Path, toy_bundle: Bundle, dataset: Dataset, options: Any, have: int, least: int
 ) -> None:
-    few = replace(dataset, pool=dataset.pool.take(np.arange(900)))
-    for options, least in (({}, 598), ({"guarantee": "expected"}, 199)):
-        part = replace(few, pool=few.pool.take(np.arange(300))) if options else few
-        with pytest.raises(TuningError, match=f"it takes {least} to certify with where not one is lost"):
-            tune(toy_bundle, part, TuneOptions(out=tmp_path / "x", unseen=True, alpha=0.005, **options))
+    """By the test that was made; and so many in all are really divided into so many to certify with."""
+    few = replace(dataset, pool=dataset.pool.take(np.arange(have)))
+    with pytest.raises(TuningError, match=f"it takes {least} to certify with where not one is lost") as found:
+        tune(toy_bundle, few, TuneOptions(out=tmp_path / "x", unseen=True, alpha=0.005, **options))
     assert list(tmp_path.iterdir()) == []
+    (in_all,) = re.findall(r"give ([\d,]+) or more with --unseen", str(found.value))
+    more = replace(dataset, pool=dataset.pool.take(np.arange(int(in_all.replace(",", ""))) % N))
+    assert len(tuning_parts(toy_bundle, more, unseen=True, seed=0)[1]) >= least
+
+
+def _one_that_loses(lost: int, won: int, n: int) -> Losses:
+    losses = np.zeros(n, np.int8)
+    losses[:lost], losses[lost : lost + won] = 1, -1
+    return np.random.default_rng(0).permutation(losses)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (7, 0), (14, 10)])
+def test_what_betting_takes_is_more_than_there_are_and_enough(lost: int, won: int) -> None:
+    safest = _one_that_loses(lost, won, 700)
+    assert certify([safest], 0.012, 0.001, "betting") == 0
+    said = _too_much(safest, "betting", TuneOptions(alpha=0.012, delta=0.001), 0.012)
+    *_, takes = re.findall(r"(?:takes|about) ([\d,]+)", said)
+    enough = int(takes.replace(",", ""))
+    assert enough > 700
+    assert certify([np.resize(safest, enough)], 0.012, 0.001, "betting") == 1
+
+
+def test_what_is_won_is_no_help_with_the_binomial_bound() -> None:
+    """1.2 % lost and 1.0 % won is a gap of 0.2 %, of which this bound sees only what is lost."""
+    safest, options = _one_that_loses(18, 15, 1500), TuneOptions(alpha=0.01)
+    said = _too_much(safest, "binomial", options, 0.01)
+    assert "one of 1.20 % on 1,500 samples; no number of such samples is enough: raise --alpha, or" in said
+    assert "--bound betting" in said
+    assert "on 1,500 samples, and that takes about 1,5" in _too_much(safest, "betting", options, 0.01)
+    hopeless = _too_much(_one_that_loses(18, 0, 1500), "binomial", options, 0.01)
+    assert hopeless.endswith("no number of such samples is enough: raise --alpha")
 
 
 def test_a_loss_that_no_number_of_samples_makes_up_for_says_so(tuned: Any, tmp_path: Path) -> None:
