@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import deployment
@@ -224,23 +224,34 @@ def chosen(selector: Manifest, labels: dict[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
 
 
-def allows(manifests: list[Manifest], direction: str, of: Manifest, other: Manifest, port: tuple[str, int]) -> bool:
-    """Whether the policies let traffic between two sets of pods through, as seen by one side."""
-    inside, outside = (each["spec"]["template"]["metadata"]["labels"] for each in (of, other))
-    namespace, foreign = of["metadata"]["namespace"], other["metadata"]["namespace"]
+def labels_of(manifest: Manifest) -> dict[str, str]:
+    """Those of the pods that it makes."""
+    return dict(manifest["spec"]["template"]["metadata"]["labels"])
+
+
+def rules(manifests: list[Manifest], direction: str, of: Manifest) -> list[Manifest]:
+    """What the policies let through to or from a set of pods."""
     mine = [
         policy["spec"]
         for policy in manifests
         if policy["kind"] == "NetworkPolicy"
-        and policy["metadata"]["namespace"] == namespace
-        and chosen(policy["spec"]["podSelector"], inside)
+        and policy["metadata"]["namespace"] == of["metadata"]["namespace"]
+        and chosen(policy["spec"]["podSelector"], labels_of(of))
         and direction in policy["spec"]["policyTypes"]
     ]
     assert mine, "a pod without a policy of this direction is open to all"
+    return [rule for spec in mine for rule in spec.get(direction.lower(), [])]
+
+
+def allows(manifests: list[Manifest], direction: str, of: Manifest, other: Manifest, port: tuple[str, int]) -> bool:
+    """Whether the policies let traffic between two sets of pods through, as seen by one side."""
+    outside, namespace, foreign = labels_of(other), of["metadata"]["namespace"], other["metadata"]["namespace"]
     side = {"Ingress": "from", "Egress": "to"}[direction]
-    for rule in itertools.chain.from_iterable(spec.get(direction.lower(), []) for spec in mine):
+    for rule in rules(manifests, direction, of):
         if not any(each["port"] in port for each in rule["ports"]):
             continue
+        if side not in rule:
+            return True
         for peer in rule[side]:
             spaces = {"kubernetes.io/metadata.name": foreign}
             near = chosen(peer["namespaceSelector"], spaces) if "namespaceSelector" in peer else namespace == foreign
@@ -270,7 +281,66 @@ def test_clients_reach_their_brokers_and_nobody_reaches_anything_else_but_health
     assert reached == expected
 
 
+def open_ports(manifests: list[Manifest], direction: str, of: Manifest) -> set[tuple[object, str]]:
+    """The ports, each with its protocol, by which a pod reaches or is reached by every address."""
+    side = {"Ingress": "from", "Egress": "to"}[direction]
+    free = [rule for rule in rules(manifests, direction, of) if side not in rule]
+    return {(each["port"], each.get("protocol", "TCP")) for rule in free for each in rule["ports"]}
+
+
+@every
+def test_names_can_be_asked_for_of_kube_dns_of_a_cache_on_the_node_and_of_openshifts(rendered, path):
+    for manifest, _ in pods(rendered[path]):
+        asked = set(itertools.product((53, 5353), ("UDP", "TCP")))
+        assert open_ports(rendered[path], "Egress", manifest) == asked, manifest["metadata"]["name"]
+
+
+@every
+def test_the_api_servers_proxy_and_a_prometheus_on_the_nodes_network_reach_health_ports_and_nothing_else(
+    rendered, path
+):
+    manifests = rendered[path]
+    reached = {
+        manifest["metadata"]["name"]: open_ports(manifests, "Ingress", manifest)
+        for manifest, _ in pods(manifests)
+        if open_ports(manifests, "Ingress", manifest)
+    }
+    assert reached == {f"{name}-tier": {("health", "TCP")} for name in tiers(manifests)}
+
+
 # --- Kafka -----------------------------------------------------------------------------------------------------------
+
+KAFKAS_VOLUMES = tuple(map(PurePosixPath, ("/etc/kafka/secrets", "/var/lib/kafka/data", "/mnt/shared/config")))
+"""What the Dockerfile of the official image declares: https://github.com/apache/kafka/blob/4.2.0/docker/jvm/Dockerfile"""
+
+
+@every
+def test_no_volume_of_the_brokers_image_lies_over_what_is_mounted_and_their_data_is_in_the_claim(rendered, path):
+    """containerd puts an empty directory over each volume of an image that is not itself a mount of the pod's."""
+    found = 0
+    for manifest, pod in pods(rendered[path]):
+        if manifest["metadata"]["name"] != "kafka":
+            continue
+        (claim,) = manifest["spec"]["volumeClaimTemplates"]
+        data = PurePosixPath(settings_of(_of_namespace(rendered[path], manifest))["log.dirs"])
+        for container in containers(pod):
+            mounts = {PurePosixPath(mount["mountPath"]): mount["name"] for mount in container["volumeMounts"]}
+            assert not [(volume, each) for volume in KAFKAS_VOLUMES for each in volume.parents if each in mounts]
+            assert mounts[data.parent] == claim["metadata"]["name"], "a folder in it: its own root has a lost+found"
+            found += 1
+    assert found == (4 if path.endswith("edge-cloud") else 2)
+
+
+def test_the_images_of_branchy_declare_no_volume():
+    for dockerfile in DOCKERFILES.glob("*.Dockerfile"):
+        assert not [i for stage in stages(dockerfile) for i in stage if i.keyword == "VOLUME"], dockerfile.name
+
+
+@every
+def test_a_pod_that_never_gets_ready_does_not_keep_its_node_from_being_emptied(rendered, path):
+    budgets = [m["spec"] for m in rendered[path] if m["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) >= 4
+    assert {budget["unhealthyPodEvictionPolicy"] for budget in budgets} == {"AlwaysAllow"}
 
 
 @every
@@ -280,6 +350,7 @@ def test_one_broker_may_be_away_and_no_two_by_somebodys_will(rendered, path):
     for kafka in kafkas:
         assert kafka["spec"]["replicas"] == 3
         assert kafka["spec"]["podManagementPolicy"] == "Parallel", "a quorum is there before a first one is ready"
+        assert kafka["spec"]["minReadySeconds"] >= 30, "a broker listens before it has copied what it missed"
         budget = named(_of_namespace(rendered[path], kafka), "PodDisruptionBudget", "kafka")
         assert budget["spec"]["maxUnavailable"] == 1
         assert chosen(budget["spec"]["selector"], kafka["spec"]["template"]["metadata"]["labels"])
@@ -378,4 +449,5 @@ def test_each_tier_is_scaled_by_its_oldest_waiting_request_and_never_above_its_p
         assert 1 <= spec["minReplicaCount"] <= spec["maxReplicaCount"] <= PARTITIONS
         (trigger,) = spec["triggers"]
         assert f'branchy_oldest_waiting_seconds{{namespace="branchy",tier="{name}"}}' in trigger["metadata"]["query"]
+        assert trigger["metadata"]["ignoreNullValues"] == "false", "KEDA would take missing figures for idleness"
         assert "replicas" not in tiers(manifests)[name]["spec"], "applying again would undo the scaling"

@@ -29,7 +29,7 @@ def _local(text: str, secrets: Path, data: Path) -> str:
     """Paths in a pod become those here."""
     for folder in ("/etc/branchy-tls", "/etc/branchy-users"):
         text = text.replace(folder, str(secrets))
-    return text.replace("/var/lib/kafka/data", str(data))
+    return text.replace("/var/lib/branchy-kafka/data", str(data))
 
 
 def _one_node(settings: str, port: int, controller_port: int) -> str:
