@@ -11,6 +11,11 @@ from urllib.parse import quote
 
 from branchy.cluster.objects import MANAGER, Manifest, key
 from branchy.cluster.session import ApiError, Session
+from branchy.errors import ClusterError
+
+
+SLACK_S = 5.0
+"""How much later than it was told to a server may end a watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +169,10 @@ class Api:
             ("timeoutSeconds", str(timeout_s)),
         ]
         try:
-            for _ in self.session.lines(resource.path(namespace), query, silence_s=timeout_s + 5):
+            for _ in self.session.lines(resource.path(namespace), query, silence_s=timeout_s + SLACK_S, tries=1):
                 break
-        except (ConnectionError, ApiError):
-            return False
+        except (ConnectionError, ClusterError):
+            return False  # and if the server is away, who asks how things are is told
         return True
 
     def log(self, namespace: str, pod: str, container: str, *, tail: int, previous: bool = False) -> list[str]:

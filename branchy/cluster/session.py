@@ -116,7 +116,7 @@ class Session:
             ApiError: the server answered something else than success.
             ClusterError: it cannot be reached, or what answers is no API server.
         """
-        data = self._send(method, path, query, body, content_type).read()
+        data = self._send(method, path, ANSWER_S, query, body, content_type).read()
         try:
             found = json.loads(data)
         except ValueError:
@@ -127,20 +127,21 @@ class Session:
 
     def text(self, path: str, query: Query = (), tries: int = TRIES) -> str:
         """One GET whose answer is text, asked for so often at most. Raises as `json` does."""
-        return bytes(self._send("GET", path, query, tries=tries).read()).decode(errors="replace")
+        return bytes(self._send("GET", path, ANSWER_S, query, tries=tries).read()).decode(errors="replace")
 
-    def lines(self, path: str, query: Query, silence_s: float | None) -> Iterator[str]:
+    def lines(self, path: str, query: Query, silence_s: float | None, tries: int = TRIES) -> Iterator[str]:
         """A GET whose answer comes line by line, until the server ends it.
 
         Args:
             path: asked for.
             query: with it.
             silence_s: how long nothing may come; None for any time.
+            tries: how often at most it is asked for, until it begins.
 
         Raises:
             ConnectionError: it broke off; and as `json` does.
         """
-        response = self._send("GET", path, query, silence_s=silence_s, endless=True).response
+        response = self._send("GET", path, silence_s, query, endless=True, tries=tries).response
         rest = b""
         try:
             for chunk in response.stream(4096, decode_content=True):
@@ -157,10 +158,10 @@ class Session:
         self,
         method: str,
         path: str,
+        silence_s: float | None,
         query: Query = (),
         body: Any = None,
         content_type: str = "application/json",
-        silence_s: float | None = ANSWER_S,
         endless: bool = False,
         tries: int = TRIES,
     ) -> Any:
@@ -174,14 +175,21 @@ class Session:
                 response = self._client.call_api(*request, _request_timeout=(CONNECT_S, silence_s))
                 self._reached = True
                 if response.status < 300:
+                    if not endless:
+                        response.read()  # here, so that an answer that breaks off is asked for again too
                     return response
                 error = api_error(response.status, response.read(), response.headers)
                 wait_s = retry_wait_s(attempt, error, tries)
                 if wait_s is None:
                     raise self._explained(error)
             except (urllib3.exceptions.HTTPError, ApiException, OSError) as failed:
-                if not self._reached or attempt + 1 >= tries:  # one that never answered is no cluster
+                if not self._reached:  # one that never answered is no cluster
                     raise ClusterError(f"{self._who()} cannot be reached: {_short(failed)}; {_HELP}") from None
+                if attempt + 1 >= tries:
+                    raise ClusterError(
+                        f"{self._who()} did not answer {method} {path} (tries: {tries}): {_short(failed)}; "
+                        f"try again once kubectl --context {self.context} get --raw /readyz says ok"
+                    ) from None
                 wait_s = 0.5 * 2**attempt
             self._sleep(wait_s)
         raise AssertionError("unreachable")

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from fake_kubernetes import use_kubeconfig
 
-from branchy.cluster.api import PODS, STATEFUL_SETS, Api, Listing
+from branchy.cluster import session as session_module
+from branchy.cluster.api import NAMESPACES, PODS, STATEFUL_SETS, Api, Listing
 from branchy.cluster.session import TRIES, ApiError, Session, api_error, connect, retry_wait_s
 from branchy.errors import ClusterError, UsageError
 
@@ -30,6 +31,51 @@ def test_it_is_not_tried_for_ever(kubernetes, session, slept):
     with pytest.raises(ApiError, match="the API server answered 503: not now"):
         session.json("GET", "/version")
     assert len(slept) == TRIES - 1 == kubernetes.asked.count("GET /version") - 1
+
+
+@pytest.fixture
+def short(monkeypatch) -> None:
+    """Answers are waited for a moment only."""
+    monkeypatch.setattr(session_module, "ANSWER_S", 0.1)
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+def test_a_request_that_is_never_answered_is_tried_again_and_then_told(kubernetes, session, slept, short, in_body):
+    api = Api(session)
+    api.version()
+    kubernetes.hang("GET", "/namespaces/branchy", in_body=in_body)
+    with pytest.raises(ClusterError) as caught:
+        api.get(NAMESPACES, "", "branchy")
+    assert kubernetes.asked.count("GET /api/v1/namespaces/branchy") == TRIES
+    assert slept == [0.5, 1, 2, 4]
+    assert str(caught.value).replace(" (read timeout=0.1)", "") == (
+        f"the cluster of context here at {session.host} did not answer GET /api/v1/namespaces/branchy (tries: 5): "
+        "Read timed out.; try again once kubectl --context here get --raw /readyz says ok"
+    )
+
+
+def test_one_that_answers_at_the_last_try_has_answered(kubernetes, session, short):
+    api = Api(session)
+    api.version()
+    kubernetes.hang("GET", "/namespaces/branchy", times=TRIES - 2)
+    kubernetes.hang("GET", "/namespaces/branchy", times=1, in_body=True)
+    assert api.get(NAMESPACES, "", "branchy") is None
+
+
+def test_a_server_that_never_answered_at_all_is_given_up_at_once(kubernetes, session, slept, short):
+    kubernetes.hang("GET", "/version")
+    with pytest.raises(ClusterError, match=r"context here at .* cannot be reached: Read timed out.*right one"):
+        Api(session).version()
+    assert not slept
+
+
+def test_a_pods_page_that_hangs_is_asked_for_once(kubernetes, session, slept, short):
+    api = Api(session)
+    api.version()
+    kubernetes.hang("GET", "/proxy/metrics")
+    with pytest.raises(ClusterError, match=r"did not answer GET .*/pods/edge-tier-0:9400/proxy/metrics \(tries: 1\)"):
+        api.page("branchy", "edge-tier-0", 9400, "/metrics")
+    assert not slept
 
 
 @pytest.mark.parametrize(
@@ -99,13 +145,17 @@ def test_the_credentials_are_in_no_message_and_no_repr(kubernetes, session):
     assert "hidden-token" not in f"{caught.value!r} {session!r} {vars(session)!r}"
 
 
-def test_a_watch_that_breaks_off_or_is_refused_is_no_error_and_says_so(kubernetes, session):
+def test_a_watch_that_breaks_off_hangs_or_is_refused_is_no_error_and_says_so(kubernetes, session, slept, monkeypatch):
     api = Api(session)
     assert api.wait_for_change(PODS, "branchy", Listing([], "7"), 1)
     kubernetes.drop_watches = True
     assert not api.wait_for_change(PODS, "branchy", Listing([], "7"), 1)
     kubernetes.fail("GET", "watch=true", 410, "too old resource version")
     assert not api.wait_for_change(PODS, "branchy", Listing([], "7"), 1)
+    monkeypatch.setattr("branchy.cluster.api.SLACK_S", 0.1)
+    kubernetes.hang("GET", "watch=true", times=1)
+    assert not api.wait_for_change(PODS, "branchy", Listing([], "7"), 0)
+    assert not slept
 
 
 def test_kinds_are_found_by_asking_and_subresources_are_none(kubernetes, session):

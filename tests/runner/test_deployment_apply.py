@@ -178,6 +178,21 @@ def test_what_the_server_refuses_half_way_says_what_stands_and_the_same_again_go
     assert deployed.fake.applied == ["StatefulSet/fog-tier", "Job/device"]
 
 
+def test_a_server_that_answers_no_more_half_way_is_told_with_what_stands(deployed, monkeypatch):
+    monkeypatch.setattr("branchy.cluster.session.ANSWER_S", 0.2)
+    deployed.fake.broken["kafka"] = PULL  # so that its pods are asked for
+    deployed.fake.hang("GET", "/pods?")
+    with pytest.raises(
+        ClusterError, match=r"did not answer GET /api/v1/namespaces/branchy/pods .*; objects applied so far: 19;"
+    ):
+        deployed.apply()
+    deployed.fake.hangs.clear()
+    deployed.fake.broken.clear()
+    deployed.fake.settle(deployed.fake.get("statefulsets", "kafka"))
+    deployed.apply()
+    assert len(deployed.fake.applied) == 5
+
+
 def test_what_is_refused_once_its_namespace_is_there_leaves_an_empty_one(deployed):
     deployed.fake.fail("PATCH", "/services/kafka", 422, "spec.ports: Invalid value", times=99)
     with pytest.raises(ClusterError, match=r"Service kafka in branchy: .*Invalid value; objects applied so far: 1;"):

@@ -59,6 +59,16 @@ class Failure:
 
 
 @dataclass
+class Hang:
+    """Requests of a method whose path has some text, so many: accepted, and never answered to the end."""
+
+    method: str
+    text: str
+    times: int
+    in_body: bool
+
+
+@dataclass
 class FakeKubernetes:
     """The server; `kubeconfig` is the path of a file that leads to it.
 
@@ -71,6 +81,7 @@ class FakeKubernetes:
         logs: by a pod's name, its lines.
         on_watch: called when somebody watches, before an answer; what the test makes time pass with.
         drop_watches: whether a watch breaks off in the middle of a line.
+        closing: set when the server ends, which requests that hang wait for.
     """
 
     folder: Path
@@ -81,6 +92,7 @@ class FakeKubernetes:
     pages: dict[str, str] = field(default_factory=dict)
     logs: dict[str, list[str]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    hangs: list[Hang] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     on_watch: Callable[[], None] = lambda: None
     drop_watches: bool = False
@@ -89,6 +101,7 @@ class FakeKubernetes:
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
+        self.closing = threading.Event()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -131,6 +144,7 @@ class FakeKubernetes:
         }
 
     def close(self) -> None:
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
         self._thread.join()
@@ -140,6 +154,10 @@ class FakeKubernetes:
         details = {"causes": more["causes"]} if "causes" in more else {}
         body = {"kind": "Status", "status": "Failure", "message": message, "code": status, "details": details}
         self.failures.append(Failure(method, text, status, body, more.get("headers", {}), times))
+
+    def hang(self, method: str, text: str, times: int = 99, *, in_body: bool = False) -> None:
+        """Accept so many requests and never answer; or begin the answer, and never end it."""
+        self.hangs.append(Hang(method, text, times, in_body))
 
     def get(self, plural: str, name: str, namespace: str = "branchy") -> Manifest:
         return self.objects[plural, namespace, name]
@@ -259,12 +277,30 @@ def _serve(fake: FakeKubernetes, request: BaseHTTPRequestHandler) -> None:
                 failure.times -= 1
                 _answer(request, failure.status, failure.body, failure.headers)
                 return
-        if query.get("watch") == "true":
+        hang = next((h for h in fake.hangs if h.times and h.method == method and h.text in request.path), None)
+        if hang is not None:
+            hang.times -= 1
+        elif query.get("watch") == "true":
             fake.on_watch()
             _watch(fake, request)
             return
-        status, found = _found(fake, method, path, query, body)
-    _answer(request, status, found)
+        else:
+            status, found = _found(fake, method, path, query, body)
+    if hang is not None:
+        _hang(fake, request, hang.in_body)
+    else:
+        _answer(request, status, found)
+
+
+def _hang(fake: FakeKubernetes, request: BaseHTTPRequestHandler, in_body: bool) -> None:
+    request.close_connection = True
+    if in_body:
+        request.send_response(200)
+        request.send_header("Content-Length", "100")
+        request.end_headers()
+        request.wfile.write(b"{")
+        request.wfile.flush()
+    fake.closing.wait()
 
 
 def _found(fake: FakeKubernetes, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
