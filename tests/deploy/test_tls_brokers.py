@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from deployment import ROOT
+from documents import shell_blocks
 from manifests import Manifest, containers, named, variables
 
 from branchy.brokers.kafka_config import HOST, free_ports, port_is_free
@@ -133,6 +137,51 @@ def test_the_operator_makes_topics_and_gives_rights_and_each_client_has_its_own(
     assert seen(device, [queue]) == {queue}
     with closing(KafkaLink(device, "back")) as link, pytest.raises(RefusedError, match="dead"):
         link.prepare([dead], 5.0)
+
+
+@pytest.fixture
+def kubectl(brokers: str, manifests_of_tls: list[Manifest], k8s: Path, kafka_home: KafkaHome, tmp_path: Path) -> Path:
+    """A kubectl that runs what is to be executed in a broker's pod here; and a branchy that does nothing.
+
+    Returns:
+        The folder with both.
+    """
+    text = named(manifests_of_tls, "ConfigMap", "kafka")["data"]["client.properties"]
+    client = tmp_path / "client.properties"
+    client.write_text(_local(text, k8s / "overlays" / "tls" / "secrets", tmp_path))
+    program = shlex.join(kafka_home.command("kafka.admin.ConfigCommand", options=("-Xmx64m", JAVA[1])))
+    lines = [
+        "#!/bin/sh",
+        'test "$*" != "${*#-n branchy exec -i kafka-0 -c kafka -- env KAFKA_HEAP_OPTS=-Xmx64m *}" || exit 9',
+        'while [ "$1" != /opt/kafka/bin/kafka-configs.sh ]; do shift; done; shift',
+        'test "$1 $2" = "--bootstrap-server kafka-0.kafka.branchy.svc:9092"; shift 2',
+        'test "$1 $2" = "--command-config /etc/branchy/client.properties"; shift 2',
+        f'exec {program} --bootstrap-server {brokers} --command-config {client} "$@"',
+    ]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "kubectl").write_text("\n".join([lines[0], "set -e", *lines[1:]]))
+    (tmp_path / "bin" / "branchy").write_text("#!/bin/sh\n")
+    for each in (tmp_path / "bin").iterdir():
+        each.chmod(0o755)
+    return tmp_path / "bin"
+
+
+def test_the_documents_way_to_a_new_password_is_one_that_the_brokers_take(link_of, kubectl, k8s, tmp_path):
+    tls = tmp_path / "deploy" / "k8s" / "overlays" / "tls"
+    shutil.copytree(k8s / "overlays" / "tls", tls)
+    (commands,) = [block for block in shell_blocks(ROOT / "docs" / "security.md") if "kafka-configs" in block]
+    environment = {**os.environ, "PATH": f"{kubectl}{os.pathsep}{os.environ['PATH']}"}
+    line = ["sh", "-euc", commands]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=READY_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    password = (tls / "secrets" / "edge.password").read_text()
+    assert password not in done.stdout + done.stderr
+    assert f"name=edge,password={password}]" in (tls / "secrets" / "format.arguments").read_text()
+    queue = topics.requests("tls", "edge")
+    renewed = {"password_file": tls / "secrets" / "edge.password"}
+    assert seen(link_of("StatefulSet", "edge-tier", "edge", **renewed), [queue]) == {queue}
+    with closing(KafkaLink(link_of("StatefulSet", "edge-tier", "edge"), "back")) as link, pytest.raises(RefusedError):
+        link.prepare([queue], 5.0)
 
 
 def test_a_password_alone_or_a_certificate_alone_is_not_enough(link_of, tmp_path):

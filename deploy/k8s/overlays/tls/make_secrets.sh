@@ -32,7 +32,7 @@ done
 certificate() { # NAME MORE-EXTENSIONS: NAME.pem with its certificate and its key
   [ -s "$1.pem" ] && return
   quietly req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" -keyout "$1.key" -out "$1.csr"
-  printf '%s\n' "extendedKeyUsage=serverAuth,clientAuth" "$2" >"$1.extensions"
+  printf '%s\n' "extendedKeyUsage=serverAuth,clientAuth" "authorityKeyIdentifier=keyid" "$2" >"$1.extensions"
   quietly x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -set_serial "0x$(openssl rand -hex 16)" -days "$days" \
     -extfile "$1.extensions" -out "$1.crt"
   cat "$1.crt" "$1.key" >"$1.pem.partial"
