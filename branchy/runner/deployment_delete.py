@@ -24,6 +24,7 @@ from branchy.cluster.objects import (
 from branchy.errors import ClusterError
 from branchy.runner.deployment import KINDS, SELECTED, kind_of, parts
 from branchy.runner.deployment_apply import LOOK_S, Time
+from branchy.runner.deployment_rights import demand, to_delete
 
 
 class Found(NamedTuple):
@@ -72,6 +73,9 @@ def find(api: Api, manifests: Sequence[Manifest], *, data: bool) -> Removal:
         api: of the cluster.
         manifests: the overlay's objects, which say where to look and what the brokers' disks are called.
         data: whether the brokers' disks and the namespaces go too.
+
+    Raises:
+        ClusterError: there is something, and a right to delete it is missing; the message names verb and resource.
     """
     apart = {(each.api_version, each.kind) for each in (NAMESPACES, CLAIMS)}
     kinds = sorted({*KINDS, *map(kind_of, manifests)} - apart)
@@ -89,7 +93,11 @@ def find(api: Api, manifests: Sequence[Manifest], *, data: bool) -> Removal:
             if key(each).name.startswith(prefixes) or ours(each)
         ]
     objects.sort(key=lambda each: (-each.step, each.key))
-    return Removal(tuple(objects), tuple(claims), tuple(spaces), data)
+    removal = Removal(tuple(objects), tuple(claims), tuple(spaces), data)
+    going = [(each.resource, each.key.namespace) for each in (*objects, *(claims if data else ()))]
+    going += [(NAMESPACES, "") for _ in spaces if data]
+    demand(api, to_delete(going, {each.key.namespace for each in objects}))
+    return removal
 
 
 def delete(

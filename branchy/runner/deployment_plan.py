@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from branchy.cluster.api import JOBS, NAMESPACES, PODS, STATEFUL_SETS, Api, Resource
+from branchy.cluster.api import NAMESPACES, Api, Resource
 from branchy.cluster.changes import Action, Planned, changes, declared_changes, live_choices
 from branchy.cluster.objects import MANAGED_BY, MANAGER, Key, Manifest, key, labels, namespaces, of_kind, ours
 from branchy.cluster.session import ApiError
 from branchy.errors import ClusterError
 from branchy.runner.deployment import SELECTED, kind_of, known_resources, parts, refuse
-
-TO_FOLLOW = (
-    ("list", PODS, ""),
-    ("watch", PODS, ""),
-    ("get", PODS, "log"),
-    ("list", STATEFUL_SETS, ""),
-    ("list", JOBS, ""),
-    ("delete", JOBS, ""),
-)
-"""Verb, kind and subresource: the rights to follow what comes of an apply, and to make jobs anew."""
+from branchy.runner.deployment_disks import disks_without_users
+from branchy.runner.deployment_rights import demand, to_apply, to_take_away
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +53,21 @@ def make_plan(api: Api, manifests: Sequence[Manifest], *, force: bool = False, r
         rights: look first whether who asks may do all that it takes.
 
     Raises:
-        ClusterError: a kind is not known, a namespace is being deleted, a name is taken, a right is missing, a
-            field is unknown, cannot be changed or is somebody else's; the message says which.
+        ClusterError: a kind is not known, a namespace is being deleted, a name is taken, a right is missing, the
+            brokers' disks have no users, a field is unknown, cannot be changed or is somebody else's; the message
+            says which.
     """
     resources = known_resources(api, manifests)
     new = _namespaces(api, manifests)
     if rights:
-        refuse(_missing_rights(api, manifests, resources, new), ClusterError, "ask who runs the cluster for a role")
+        demand(api, to_apply(api, manifests, resources))
+    refuse(list(disks_without_users(api, manifests)), ClusterError)
     found = [_outcome(api, each, resources[kind_of(each)], new, force) for each in manifests]
     refuse([each for each in found if isinstance(each, str)], ClusterError)
-    steps = [each for each in found if isinstance(each, Planned)]
-    return Plan((*steps, *_left_over(api, manifests, new)), frozenset(new))
+    steps = [*(each for each in found if isinstance(each, Planned)), *_left_over(api, manifests, new)]
+    if rights:
+        demand(api, to_take_away(api, steps))
+    return Plan(tuple(steps), frozenset(new))
 
 
 def _namespaces(api: Api, manifests: Sequence[Manifest]) -> set[str]:
@@ -90,24 +86,6 @@ def _namespaces(api: Api, manifests: Sequence[Manifest]) -> set[str]:
                 "what it waits for), or choose another --namespace"
             )
     return new
-
-
-def _missing_rights(
-    api: Api, manifests: Sequence[Manifest], resources: Mapping[tuple[str, str], Resource], new: set[str]
-) -> list[str]:
-    wanted: dict[tuple[str, Resource, str, str], None] = {}
-    for each in manifests:
-        resource, namespace = resources[kind_of(each)], key(each).namespace
-        for verb in ("get", "create", "patch"):
-            wanted[verb, resource, namespace, ""] = None
-    for namespace in namespaces(manifests):
-        wanted |= {(verb, resource, namespace, sub): None for verb, resource, sub in TO_FOLLOW}
-    return [
-        f"you may not {verb} {resource.plural}{'/' if sub else ''}{sub}"
-        f"{f' of {resource.group}' if resource.group else ''} in {namespace or 'the cluster'}"
-        for verb, resource, namespace, sub in wanted
-        if not api.may(verb, resource, namespace, sub)
-    ]
 
 
 def _outcome(api: Api, manifest: Manifest, resource: Resource, new: set[str], force: bool) -> Planned | str:

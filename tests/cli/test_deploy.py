@@ -58,6 +58,20 @@ def test_delete_asks_first_and_without_anybody_to_ask_it_does_nothing(run, kuber
     assert kubernetes.objects == before
 
 
+def test_delete_asks_nobody_who_may_not(run, kubernetes, monkeypatch):
+    run("deploy", "apply")
+    before = dict(kubernetes.objects)
+    kubernetes.denied.add(("delete", "services"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda question: pytest.fail(question))
+    code, _, err = run("deploy", "delete")
+    assert (code, err.splitlines()[-1]) == (
+        1,
+        "branchy: you may not delete services in branchy; nothing was changed; ask who runs the cluster for a role",
+    )
+    assert kubernetes.objects == before
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -82,6 +82,44 @@ def test_what_may_not_be_deleted_is_told_in_the_servers_words(deployed):
         deployed.delete()
 
 
+@pytest.mark.parametrize(
+    ("verb", "plural", "words"),
+    [
+        ("delete", "statefulsets", "delete statefulsets of apps in branchy"),
+        ("delete", "secrets", None),
+        ("get", "services", "get services in branchy"),
+        ("list", "pods", "list pods in branchy"),
+        ("delete", "persistentvolumeclaims", None),
+        ("delete", "namespaces", None),
+    ],
+)
+def test_a_right_that_is_missing_for_what_is_there_is_named_before_anything_goes(deployed, verb, plural, words):
+    deployed.apply()
+    before = set(deployed.fake.objects)
+    deployed.fake.denied.add((verb, plural))
+    if words is None:  # there is none, or it stays
+        deployed.delete()
+        return
+    with pytest.raises(ClusterError, match=f"^you may not {words}; nothing was changed; ask who runs the cluster"):
+        find(deployed.api, deployed.objects, data=False)
+    assert set(deployed.fake.objects) == before
+
+
+@pytest.mark.parametrize(
+    ("plural", "words"),
+    [
+        ("persistentvolumeclaims", "delete persistentvolumeclaims in branchy"),
+        ("namespaces", "delete namespaces in the cluster"),
+    ],
+)
+def test_rights_to_delete_the_data_are_asked_for_where_it_goes(deployed, plural, words):
+    deployed.apply()
+    deployed.fake.denied.add(("delete", plural))
+    with pytest.raises(ClusterError, match=f"^you may not {words}"):
+        find(deployed.api, deployed.objects, data=True)
+    assert deployed.fake.names("statefulsets")
+
+
 def test_it_is_asked_what_is_there_and_whether_the_data_goes(deployed):
     deployed.apply()
     kept, all_of_it = (find(deployed.api, deployed.objects, data=data) for data in (False, True))

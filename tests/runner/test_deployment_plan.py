@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from branchy.cluster.changes import Action
-from branchy.cluster.objects import key
+from branchy.cluster.objects import brokers, key
 from branchy.errors import ClusterError
 
 EVERYTHING = 24
@@ -113,6 +113,63 @@ def test_rights_that_are_missing_name_verb_and_resource(deployed):
     found = refusal(deployed)
     assert "you may not create namespaces in the cluster" in found
     assert "you may not patch statefulsets of apps in branchy" in found
+
+
+@pytest.mark.parametrize(
+    ("verb", "plural"), [("list", "secrets"), ("list", "events"), ("watch", "pods"), ("get", "pods")]
+)
+def test_rights_to_follow_an_apply_and_to_find_what_is_left_over_are_asked_for_too(deployed, verb, plural):
+    deployed.fake.denied.add((verb, plural))
+    assert f"you may not {verb} {plural}" in refusal(deployed)
+
+
+def test_a_right_to_remove_settings_of_before_is_asked_for_where_there_are_some(deployed):
+    deployed.fake.denied.add(("delete", "configmaps"))
+    deployed.apply()
+    assert deployed.plan().changes_nothing
+    deployed.objects[1]["metadata"]["name"] = "cloud-settings-new"
+    assert refusal(deployed).startswith("you may not delete configmaps in branchy; nothing was changed")
+
+
+def test_a_right_to_make_a_job_anew_is_asked_for_where_one_is(deployed):
+    deployed.fake.denied.add(("delete", "jobs"))
+    deployed.apply()
+    assert deployed.plan().changes_nothing
+    (job,) = [each for each in deployed.objects if key(each).name == "topics"]
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "b:2"
+    assert refusal(deployed).startswith("you may not delete jobs of batch in branchy")
+
+
+def with_users(deployed) -> None:
+    """The brokers get users where their disks are formatted, as in the overlay `tls`."""
+    (kafka,) = brokers(deployed.objects)
+    kafka["spec"]["template"]["spec"]["initContainers"][0]["command"].append("@/etc/branchy-users/format.arguments")
+
+
+def test_brokers_whose_disks_were_formatted_without_users_get_none(deployed):
+    deployed.apply()
+    with_users(deployed)
+    assert refusal(deployed) == (
+        "StatefulSet kafka in branchy: its disks were formatted without users (SCRAM), the overlay has some, and "
+        "nobody could log in: choose another --namespace, or branchy deploy delete --data first, which takes the "
+        "topics too"
+    )
+    deployed.delete(data=True)
+    deployed.apply()
+
+
+def test_brokers_that_were_formatted_with_users_or_have_no_disk_are_changed(deployed):
+    with_users(deployed)
+    deployed.apply()
+    assert deployed.plan().changes_nothing
+    deployed.delete(data=True)
+    (kafka,) = brokers(deployed.objects)
+    command = kafka["spec"]["template"]["spec"]["initContainers"][0]["command"]
+    users = command.pop()
+    del kafka["spec"]["volumeClaimTemplates"]
+    deployed.apply()
+    command.append(users)
+    assert [step.key.name for step in deployed.plan().steps if step.action is Action.CHANGE] == ["kafka"]
 
 
 def test_a_kind_that_the_cluster_does_not_know(deployed):
