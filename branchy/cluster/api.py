@@ -13,7 +13,6 @@ from branchy.cluster.objects import MANAGER, Manifest, key
 from branchy.cluster.session import ApiError, Session
 from branchy.errors import ClusterError
 
-
 SLACK_S = 5.0
 """How much later than it was told to a server may end a watch."""
 

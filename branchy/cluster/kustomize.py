@@ -21,6 +21,8 @@ except ImportError:
 RENDER_S = 120.0
 """A kustomization may name resources that have to be fetched."""
 
+_CHECKOUT = "run branchy from a checkout (pip install --editable '.[k8s]' in it)"
+
 
 def overlay(name: str, home: Path) -> Path:
     """The directory of an overlay.
@@ -30,16 +32,36 @@ def overlay(name: str, home: Path) -> Path:
         home: `deploy/k8s`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none; the message says which there are, or that `home` is not there.
     """
     known = sorted(each.parent.name for each in (home / "overlays").glob("*/kustomization.yaml"))
     for folder in (home / "overlays" / name, Path(name)):
         if any((folder / f"kustomization.{ending}").is_file() for ending in ("yaml", "yml")):
             return folder.resolve()
+    if not home.is_dir():
+        raise UsageError(
+            f"--overlay {name}: expected branchy's overlays in {home}, which is not there: {_CHECKOUT}, "
+            "or give --overlay DIRECTORY with a kustomization.yaml"
+        )
     raise UsageError(
         f"--overlay {name}: expected {'one of ' + ', '.join(known) + ', or ' if known else ''}"
         "the path of a directory with a kustomization.yaml"
     )
+
+
+def component(name: str, home: Path, flag: str) -> Path:
+    """The directory of one of branchy's kustomize components, which a flag takes.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    folder = home / "components" / name
+    if not folder.is_dir():
+        raise UsageError(
+            f"{flag}: expected the component {folder}, which is not there: {_CHECKOUT}, "
+            f"or leave {flag} out and have your overlay take the component"
+        )
+    return folder
 
 
 def render(folder: Path, components: Sequence[Path] = ()) -> list[Manifest]:

@@ -11,13 +11,12 @@ from branchy.cluster import kustomize
 from branchy.cluster.api import Api, Resource
 from branchy.cluster.choices import Choices, chosen
 from branchy.cluster.objects import OWNER, PART_OF, Manifest, in_order
-from branchy.core.cascade import CascadeSpec
 from branchy.errors import ClusterError, UsageError
 from branchy.runner.deployment_checks import problems
 from branchy.store.bundle import Bundle
 
 HOME = Path(branchy.__file__).parents[1] / "deploy" / "k8s"
-"""Branchy's own manifests, beside its sources."""
+"""Branchy's own manifests, beside its sources in a checkout; where branchy was installed without, not there."""
 
 SELECTED = f"{PART_OF}={OWNER}"
 """Label selector of all that is part of a deployment."""
@@ -73,14 +72,13 @@ def rendered(options: DeployOptions) -> list[Manifest]:
         ClusterError: the overlay cannot be rendered.
     """
     folder = kustomize.overlay(options.overlay, options.home)
-    spec: CascadeSpec | None = None
-    digest: str | None = None
-    if options.bundle is not None:
-        bundle = Bundle.load(options.bundle)
-        spec, digest = bundle.spec, bundle.digest
-    elif options.claim is not None:
-        raise UsageError("--claim needs --bundle too: a copy of what is on the volume, whose digest it must have")
-    components = [options.home / "components" / "bundle-volume"] if options.claim else []
+    components: list[Path] = []
+    if options.claim is not None:
+        if options.bundle is None:
+            raise UsageError("--claim needs --bundle too: a copy of what is on the volume, whose digest it must have")
+        components = [kustomize.component("bundle-volume", options.home, f"--claim {options.claim}")]
+    bundle = None if options.bundle is None else Bundle.load(options.bundle)
+    spec, digest = (None, None) if bundle is None else (bundle.spec, bundle.digest)
     choices = Choices(options.namespace, options.images, options.replicas, digest, options.claim)
     found = in_order(chosen(kustomize.render(folder, components), choices))
     refuse(problems(found, spec, options.limit_bytes), UsageError, "nothing was applied")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -183,20 +182,35 @@ def _server_properties(here: Sequence[Manifest]) -> Mapping[str, str]:
 def _certificates(manifests: Sequence[Manifest]) -> Iterator[str]:
     """A brokers' certificate that is not good for the names that clients reach them by."""
     for secret in of_kind(manifests, "Secret"):
-        namespace = key(secret).namespace
-        text = (secret.get("data") or {}).get("broker.pem")
-        if text is None or not brokers([m for m in manifests if key(m).namespace == namespace]):
+        own, text = key(secret), (secret.get("data") or {}).get("broker.pem")
+        sets = brokers([m for m in manifests if key(m).namespace == own.namespace])
+        if text is None or not sets:
             continue
-        name = f"kafka-0.kafka.{namespace}.svc"
         try:
             pem = base64.b64decode(text).decode("ascii")
             begin, end = pem.index(ssl.PEM_HEADER), pem.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)
-            names = ssl.PEM_cert_to_DER_cert(pem[begin:end])
-        except (binascii.Error, ValueError):
-            yield f"{key(secret)}: expected a PEM certificate in broker.pem, got something else"
+            certificate = ssl.PEM_cert_to_DER_cert(pem[begin:end])
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)  # reads it
+        except (ValueError, ssl.SSLError):
+            yield f"{own}: expected a PEM certificate in broker.pem, got something else"
             continue
-        if name.encode() not in names:  # in DER a name of subjectAltName stands as it is
+        if missing := _not_named(certificate, [name for each in sets for name in _host_names(each)]):
             yield (
-                f"the brokers' certificate is not good for {name}: make it for this namespace, such as by "
-                f"sh deploy/k8s/overlays/tls/make_secrets.sh {namespace} with an empty secrets folder"
+                f"the brokers' certificate is not good for {missing}: make it for this namespace, such as by "
+                f"sh deploy/k8s/overlays/tls/make_secrets.sh {own.namespace} with an empty secrets folder"
             )
+
+
+def _host_names(brokers_set: Manifest) -> Iterator[str]:
+    own, service = key(brokers_set), brokers_set["spec"]["serviceName"]
+    for number in range(brokers_set["spec"].get("replicas", 1)):
+        yield f"{own.name}-{number}.{service}.{own.namespace}.svc"
+
+
+def _not_named(certificate: bytes, names: Sequence[str]) -> str | None:
+    """The first of these names that a certificate is not for: in DER a name of subjectAltName stands as it is."""
+    for name in names:
+        wildcard = f"*.{name.partition('.')[2]}"
+        if name.encode() not in certificate and wildcard.encode() not in certificate:
+            return name
+    return None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
 import copy
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -133,3 +136,65 @@ def test_the_limit_is_the_lowest_of_what_brokers_and_flag_say(objects, toy_bundl
     others = [each for each in objects if component(each) != "kafka"]
     assert problems(others, spec, None) == [], "of others' brokers nothing is known"
     assert "take 1000000 (--message-limit)" in problems(others, spec, 1_000_000)[0]
+
+
+def secret(pem: bytes, namespace: str = "branchy"):
+    """What the brokers of `tls` have their certificate from."""
+    meta = {"name": "kafka-tls", "namespace": namespace}
+    data = {"broker.pem": base64.b64encode(pem).decode()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}
+
+
+@pytest.fixture
+def certificate(openssl, tmp_path) -> Callable[..., bytes]:
+    """Makes one for these names, with its key behind it as the brokers have it."""
+
+    def make(*names: str) -> bytes:
+        files = ["-keyout", tmp_path / "key", "-out", tmp_path / "crt"]
+        kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=broker"]
+        more = ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)]
+        subprocess.run(["openssl", "req", *kind, *more, *files], check=True, capture_output=True, timeout=60)
+        return (tmp_path / "crt").read_bytes() + (tmp_path / "key").read_bytes()
+
+    return make
+
+
+def hosts(namespace: str, brokers: int = 3) -> list[str]:
+    return [f"kafka-{number}.kafka.{namespace}.svc" for number in range(brokers)]
+
+
+def test_a_certificate_for_every_broker_or_for_any_is_fine(objects, certificate):
+    assert problems([*objects, secret(certificate("localhost", *hosts("branchy")))], None, None) == []
+    assert problems([*objects, secret(certificate("*.kafka.branchy.svc"))], None, None) == []
+
+
+def test_a_certificate_for_another_namespace_or_too_few_brokers_names_who_has_none(objects, certificate):
+    (found,) = problems([*objects, secret(certificate(*hosts("branchy-2")))], None, None)
+    assert found == (
+        "the brokers' certificate is not good for kafka-0.kafka.branchy.svc: make it for this namespace, such as by "
+        "sh deploy/k8s/overlays/tls/make_secrets.sh branchy with an empty secrets folder"
+    )
+    (found,) = problems([*objects, secret(certificate(*hosts("branchy", brokers=2)))], None, None)
+    assert "not good for kafka-2.kafka.branchy.svc" in found
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        b"",
+        b"no certificate",
+        b"\xff\xfe",
+        b"-----BEGIN CERTIFICATE-----\nMIIB",
+        b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ],
+)
+def test_what_is_no_certificate_names_the_secret_and_shows_nothing_of_it(objects, pem):
+    assert problems([*objects, secret(pem)], None, None) == [
+        "Secret kafka-tls in branchy: expected a PEM certificate in broker.pem, got something else"
+    ]
+
+
+def test_a_certificate_of_a_namespace_without_brokers_is_somebody_elses_business(objects):
+    assert problems([*objects, secret(b"no certificate", "elsewhere")], None, None) == []
