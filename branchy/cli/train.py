@@ -79,7 +79,12 @@ from branchy.cli import uplink_option
     "--uplink-bytes", type=int, metavar="N", help="Most bytes of a bottleneck's body.  [default: the sample's]"
 )
 @click.option(
-    "--uplink-accuracy", type=float, default=1.0, show_default=True, metavar="POINTS", help="What auto may lose."
+    "--uplink-accuracy",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="What a bottleneck may lose.",
 )
 @click.option(
     "--formats",

@@ -47,8 +47,9 @@ class Sends:
         dtype: what activations travel in; samples keep their own.
         most_bytes: of the body that a `bottleneck` sends; None: of the sample's or the activation's, whichever
             is smaller.
-        most_lost: per cent of the samples that any exit may classify right less often by what `auto` takes,
-            at its cut and those before, than by the activations.
+        most_lost: per cent of the samples that any exit may classify right less often by the bottlenecks at a
+            cut and those before than by the activations. `auto` keeps to it; a `bottleneck` that cannot
+            within its bytes is taken with a warning.
     """
 
     uplinks: tuple[str, ...] = ("activation",)

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ class TrainOptions:
         uplink: what the cuts send, of `models.wanted.UPLINKS`: one for every cut or one a cut.
         uplink_dtype: what activations travel in.
         uplink_bytes: of the body that a bottleneck sends at most, see `models.wanted.Sends`.
-        uplink_accuracy: points that `auto` may lose.
+        uplink_accuracy: points that a bottleneck may lose, see `models.wanted.Sends`.
         formats: that each stage is exported in; the first is what the summary is about.
         overwrite: whether a bundle that is there already is replaced.
         resume: whether to go on from the checkpoint of a training that was ended, where there is one.
@@ -164,8 +164,8 @@ def fit_and_write(
         TrainingError: the loss diverged, or a format does not do what Keras does.
     """
     history = fit_network(network, data, parts, options, wanted, out)
-    network = searched(network, data.input, parts, _sends(options), batch_size=options.batch_size, seed=options.seed)
-    packer = Packer(name, data, parts, network, wanted, history, options.formats)
+    found = searched(network, data.input, parts, _sends(options), batch_size=options.batch_size, seed=options.seed)
+    packer = Packer(name, data, parts, found.network, wanted, history, options.formats)
     bundle = write_bundle(
         out,
         packer.fill,
@@ -175,7 +175,7 @@ def fit_and_write(
         overwrite=options.overwrite,
     )
     remove_checkpoint(out)
-    return packer.summary(bundle)
+    return replace(packer.summary(bundle), over_budget=found.over_budget)
 
 
 # --- before the work -------------------------------------------------------------------------------------------------

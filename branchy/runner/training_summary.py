@@ -41,6 +41,7 @@ class Summary:
         parts: number of samples in each part of the data.
         epochs: how many were run.
         skipped: files that could not be read.
+        over_budget: a line for each bottleneck that loses more than it was to.
     """
 
     bundle: Bundle
@@ -49,6 +50,7 @@ class Summary:
     parts: Mapping[str, int]
     epochs: int
     skipped: tuple[str, ...]
+    over_budget: tuple[str, ...] = ()
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -70,6 +72,7 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"accuracy on {measured} held-out samples")
     if summary.skipped:
         lines.append(f"{len(summary.skipped)} files could not be read and were skipped")
+    lines += summary.over_budget
     return [*lines, f"bundle {summary.bundle.path} ({summary.bundle.digest[:12]})"]
 
 

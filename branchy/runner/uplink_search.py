@@ -22,6 +22,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Searched:
+    """What a search came to.
+
+    Attributes:
+        network: each of its cuts as it was wanted.
+        over_budget: a line for each cut whose bottleneck loses more than the accuracy budget.
+    """
+
+    network: Network
+    over_budget: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Tried:
     """A bottleneck and what it costs.
 
@@ -39,7 +52,7 @@ class Tried:
 
 def searched(
     network: Network, sample: InputSpec, parts: Mapping[str, Part], sends: Sends, *, batch_size: int, seed: int
-) -> Network:
+) -> Searched:
     """A trained network with each cut as it was wanted: bottlenecks found and trained, `auto` decided.
 
     One cut after the other, from the device on, each with what was decided before. The weights of the
@@ -61,7 +74,7 @@ def searched(
     from branchy.models.splitting import split
 
     cuts, names = _cuts(network, sends), sends.named(len(network.stages) - 1)
-    first = next(iter(cuts), None)
+    first, over_budget = next(iter(cuts), None), list[str]()
     reference = {} if first is None else accuracies(Surroundings(network.stages, first), None, parts["early-stop"])
     for cut, name in cuts.items():
         search = _Search(network, cut, sample, parts, sends, reference, batch_size, seed)
@@ -71,7 +84,8 @@ def searched(
             network = split(network.built, sample, uplinks)  # no cut before this one sends anything else
         elif isinstance(chosen, Tried):
             network = search.with_bottleneck(chosen)
-    return network
+            over_budget += search.over_budget(chosen)
+    return Searched(network, tuple(over_budget))
 
 
 def check_room(network: Network, sample: InputSpec, sends: Sends) -> None:
@@ -144,6 +158,18 @@ class _Search:
         if best is None:  # the sample, where a cut before sends it, may be smaller than what was reckoned with
             raise _none_so_small(self._around.stage, most_bytes)
         return best
+
+    def over_budget(self, tried: Tried) -> list[str]:
+        """A warning where a bottleneck, though it loses least within its bytes, loses more than it may."""
+        if tried.lost <= self._sends.most_lost:
+            return []
+        found = (
+            f"{self._around.stage.name}: no bottleneck within the bytes is within --uplink-accuracy: the one of "
+            f"{tried.body_bytes} bytes loses {tried.lost:.2f} points of {self._sends.most_lost:g}; give more "
+            "--uplink-bytes, or let --uplink auto choose"
+        )
+        log.warning("%s", found)
+        return [found]
 
     def with_bottleneck(self, tried: Tried) -> Network:
         from branchy.models.splitting import squeezed

@@ -163,6 +163,7 @@ def test_the_summary_tells_people_each_stage_and_where_the_bundle_is(own: Summar
     assert f"ECE before and after the temperature T, on {own.parts['tune']} samples" in lines[-3]
     assert lines[1].count("%") == 5  # accuracy, ECE before, after and by chance, share
     assert lines[2].count("%") == 0  # a stage without an exit
+    assert "a loses too much" in summary_lines(replace(own, over_budget=("a loses too much",)))
 
 
 def test_a_cut_that_sends_more_than_the_sample_is_warned_of(

@@ -15,9 +15,9 @@ from branchy.models.splitting import Network
 from branchy.models.wanted import Sends, Wanted
 from branchy.runner.architecture import build_network
 from branchy.runner.request_sizes import body_bytes
-from branchy.runner.uplink_search import check_room, searched
+from branchy.runner.uplink_search import Searched, check_room, searched
 
-Search = Callable[..., Network]
+Search = Callable[..., Searched]
 SAMPLE_BYTES = 136
 """Of the body of a request with one of the digits; the edge's activation has twice as many in float16."""
 
@@ -39,7 +39,7 @@ def search(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> Search:
 
     def run(
         *uplinks: str, points: Callable[[int], float], before: float = 0.0, arch: str = "b-lenet", **budgets: Any
-    ) -> Network:
+    ) -> Searched:
         def accuracies(around: Any, bottleneck: Any, part: Part) -> dict[str, float]:
             lost = before if around.stage.input.name == "activation" and around.stage.input.dtype == "uint8" else 0.0
             lost += 0.0 if bottleneck is None else points(bottleneck.size_bytes)
@@ -67,7 +67,7 @@ def _sent_bytes(network: Network, cut: int) -> int:
 
 
 def test_auto_takes_the_smallest_bottleneck_that_loses_little_enough(search: Search, tried: list[int]) -> None:
-    network = search("auto", "activation", points=lambda size: 1.5 if size < 14 else 0.5)
+    network = search("auto", "activation", points=lambda size: 1.5 if size < 14 else 0.5).network
     assert _kinds(network) == ["bottleneck", "activation"]
     assert tried == sorted(tried)
     assert tried[-2] < 14 <= tried[-1] == network.stages[1].spec.input.values
@@ -79,7 +79,7 @@ def test_auto_goes_by_the_budget_and_the_exit_that_loses_most(search: Search, tr
 
 
 def test_auto_sends_the_sample_where_no_smaller_bottleneck_will_do(search: Search, tried: list[int]) -> None:
-    network = search("auto", "activation", points=lambda size: 1.5)
+    network = search("auto", "activation", points=lambda size: 1.5).network
     assert _kinds(network) == ["sample", "activation"]
     assert network.stages[1].spec.inputs[0].stage is None
     assert _sent_bytes(network, 0) == SAMPLE_BYTES
@@ -87,18 +87,35 @@ def test_auto_sends_the_sample_where_no_smaller_bottleneck_will_do(search: Searc
 
 
 def test_auto_sends_the_activation_where_the_sample_is_gone_and_nothing_smaller_will_do(search: Search) -> None:
-    assert _kinds(search("activation", "auto", points=lambda size: 1.5)) == ["activation", "activation"]
+    assert _kinds(search("activation", "auto", points=lambda size: 1.5).network) == ["activation", "activation"]
 
 
 def test_a_bottleneck_is_the_most_accurate_within_its_bytes(search: Search, tried: list[int]) -> None:
-    network = search("bottleneck", "activation", points=lambda size: abs(size - 14), most_bytes=104)
+    network = search("bottleneck", "activation", points=lambda size: abs(size - 14), most_bytes=104).network
     assert _kinds(network) == ["bottleneck", "activation"]
     assert _sent_bytes(network, 0) == 72 + 16
     assert tried == [1, 2, 4, 8, 16, 32]
 
 
+def test_a_bottleneck_that_cannot_keep_both_budgets_is_taken_with_a_warning(
+    search: Search, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = search("bottleneck", "activation", points=lambda size: 2.5 if size == 8 else 4, most_bytes=104)
+    assert _kinds(found.network) == ["bottleneck", "activation"]
+    (line,) = found.over_budget
+    assert line.startswith("edge: no bottleneck within the bytes is within --uplink-accuracy: the one of 80 bytes")
+    assert "loses 2.50 points of 1; give more --uplink-bytes" in line
+    assert line in caplog.messages
+
+
+def test_a_bottleneck_within_both_budgets_is_not_warned_of(search: Search, caplog: pytest.LogCaptureFixture) -> None:
+    found = search("bottleneck", "activation", points=lambda size: 2.5, most_bytes=104, most_lost=2.5)
+    assert found.over_budget == ()
+    assert "--uplink-accuracy" not in caplog.text
+
+
 def test_every_cut_gets_its_own_behind_those_before_it(search: Search) -> None:
-    network = search("bottleneck", points=lambda size: 0.0, most_bytes=100)
+    network = search("bottleneck", points=lambda size: 0.0, most_bytes=100).network
     assert _kinds(network) == ["bottleneck", "bottleneck"]
     inputs = [stage.spec.input for stage in network.stages]
     assert [each.dtype for each in inputs] == ["uint8"] * 3
@@ -108,7 +125,7 @@ def test_every_cut_gets_its_own_behind_those_before_it(search: Search) -> None:
 def test_after_a_stage_without_an_exit_nothing_is_searched_for(search: Search, tried: list[int]) -> None:
     import own_arch
 
-    network = search("bottleneck", points=lambda size: 0.0, arch=f"{own_arch.__file__}:build")
+    network = search("bottleneck", points=lambda size: 0.0, arch=f"{own_arch.__file__}:build").network
     assert _kinds(network) == ["bottleneck", "activation"]
 
 
@@ -119,5 +136,5 @@ def test_too_few_bytes_for_any_bottleneck_are_wrong_use_before_any_is_trained(se
 
 
 def test_what_is_lost_at_the_cuts_before_counts(search: Search) -> None:
-    assert _kinds(search("auto", points=lambda size: 0.5, before=0.4)) == ["bottleneck", "bottleneck"]
-    assert _kinds(search("auto", points=lambda size: 0.5, before=0.6)) == ["bottleneck", "activation"]
+    assert _kinds(search("auto", points=lambda size: 0.5, before=0.4).network) == ["bottleneck", "bottleneck"]
+    assert _kinds(search("auto", points=lambda size: 0.5, before=0.6).network) == ["bottleneck", "activation"]
