@@ -146,12 +146,14 @@ class Bottleneck:
         return float(2**self.squeeze.bits - 1)
 
     def _decoded(self, values: Tensor) -> Tensor:
-        x = self._hidden(values)
-        if self.squeeze.stride > 1:
-            height, width, _ = self._shape
-            size = tuple(side * self.squeeze.stride for side in self._places)
-            # UpSampling2D would hide the size from the converter.
-            x = keras.ops.image.resize(x, size, interpolation="nearest")[:, :height, :width, :]
+        x, stride = self._hidden(values), self.squeeze.stride
+        if stride > 1:
+            # A resize to the nearest has no deterministic gradient on a GPU, and UpSampling2D hides the size from
+            # the converter.
+            ops, (rows, columns), channels = keras.ops, self._places, x.shape[-1]
+            x = ops.reshape(ops.tile(x, (1, 1, 1, stride)), (-1, rows, columns * stride, channels))
+            x = ops.reshape(ops.tile(x, (1, 1, stride, 1)), (-1, rows * stride, columns * stride, channels))
+            x = x[:, : self._shape[0], : self._shape[1], :]
         return self._decoder(x)
 
     def _layer(self, channels: int, activation: str | None, seed: int, stride: int = 1) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,32 @@ def test_gradients_reach_the_encoder_through_the_rounding() -> None:
         loss = tf.reduce_sum(tf.square(bottleneck.passed(activations)))
     assert all(float(tf.reduce_max(abs(each))) > 0 for each in tape.gradient(loss, bottleneck.weights))
     assert len(bottleneck.weights) == 6
+
+
+NOT_DETERMINISTIC = {"ResizeNearestNeighborGrad", "ResizeBilinearGrad", "DepthwiseConv2dNativeBackpropFilter"}
+"""Of TensorFlow's operations, those that a training which is to repeat itself cannot have on a GPU."""
+
+
+def test_a_bottleneck_in_strides_trains_by_operations_that_are_deterministic_on_a_gpu() -> None:
+    bottleneck = Bottleneck((7, 5, 6), Squeeze(2, 2, 4), seed=0)
+
+    def gradients(activations: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(bottleneck.passed(activations)))
+        return tape.gradient(loss, bottleneck.weights)
+
+    graph = tf.function(gradients).get_concrete_function(tf.TensorSpec((None, 7, 5, 6))).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert "Conv2DBackpropFilter" in kinds
+    assert not kinds & NOT_DETERMINISTIC
+
+
+def test_a_place_of_a_bottleneck_in_strides_comes_back_at_all_the_places_it_stands_for() -> None:
+    bottleneck = Bottleneck((5, 6, 3), Squeeze(4, 2, 4), seed=0)
+    bottleneck._decoder = lambda x: x
+    values = np.random.default_rng(0).random((2, 2, 2, 2)).astype(np.float32)
+    found, coarse = np.asarray(bottleneck._decoded(values)), np.asarray(bottleneck._hidden(values))
+    assert np.array_equal(found, coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :5, :6])
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
