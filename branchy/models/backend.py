@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from branchy.errors import MissingExtraError
+from branchy.errors import MissingExtraError, TrainingError
 
 
 @contextlib.contextmanager
@@ -49,4 +49,24 @@ tf.get_logger().setLevel(logging.ERROR)
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
 
-__all__ = ["keras", "quiet", "tf"]
+__all__ = ["keras", "quiet", "tf", "translated"]
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise `TrainingError` where TensorFlow fails in the block.
+
+    Args:
+        what: is done there, for the message.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise TrainingError(f"TensorFlow failed while {what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line; of a Python error in the pipeline, its own message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    own = [line for line in lines if line.startswith("branchy.errors.")]
+    return (own or lines)[0][:300]

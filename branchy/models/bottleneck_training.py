@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from branchy.errors import TrainingError
-from branchy.models.backend import keras, tf
+from branchy.models.backend import keras, tf, translated
 from branchy.models.batches import Labelled, samples_in_order, training_batches
 from branchy.models.bottleneck import Bottleneck
 from branchy.models.splitting import ACTIVATION, LOGITS, StageModel
@@ -75,7 +75,7 @@ def fit_bottleneck(
         seed: of their order.
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, memory ran out, or a sample could not be read.
     """
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, STEPS))
     optimizer.build(bottleneck.weights)
@@ -100,7 +100,7 @@ def fit_bottleneck(
     )
     title = f"bottleneck of {bottleneck.size_bytes} bytes after {around.stage.name}"
     under_way = iter(batches)
-    with tqdm(total=STEPS, desc=title, unit="step", leave=False) as bar:
+    with translated("training a bottleneck"), tqdm(total=STEPS, desc=title, unit="step", leave=False) as bar:
         for done in range(0, STEPS, STEPS_A_CALL):
             count = min(STEPS_A_CALL, STEPS - done)
             _check_finite(float(run(under_way, tf.constant(count))), around.stage.name)
@@ -129,12 +129,25 @@ def _check_finite(loss: float, stage: str) -> None:
 
 
 def accuracies(around: Surroundings, bottleneck: Bottleneck | None, part: Labelled) -> dict[str, float]:
-    """Share of the samples that each exit behind the cut classifies right, through a bottleneck or without."""
+    """How right each exit behind a cut is, through a bottleneck or without.
+
+    Args:
+        around: the stages on both sides.
+        bottleneck: None for the activation as it is.
+        part: n samples and their classes.
+
+    Returns:
+        By the exit's stage the share of the samples that it classifies right, 0..1.
+
+    Raises:
+        TrainingError: memory ran out, or a sample could not be read.
+    """
 
     def classes(samples: Any) -> Any:
         features = around.features(samples)
         return tf.argmax(around.logits(features if bottleneck is None else bottleneck.passed(features)), axis=-1)
 
     run = tf.function(classes, reduce_retracing=True)
-    found = np.concatenate([run(x).numpy() for x in samples_in_order(part, around.sample, 64)], axis=1)
+    with translated("measuring a bottleneck"):
+        found = np.concatenate([run(x).numpy() for x in samples_in_order(part, around.sample, 64)], axis=1)
     return dict(zip(around.exits, (found == part.labels).mean(axis=1).tolist(), strict=True))

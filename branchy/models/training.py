@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from branchy.core.cascade import Array, TensorSpec
 from branchy.errors import TrainingError
-from branchy.models.backend import keras, tf
+from branchy.models.backend import keras, tf, translated
 from branchy.models.batches import Augment, Labelled, balanced, samples_in_order, training_batches
 from branchy.models.checkpoint import Progress
 from branchy.models.precision import gpus, mixed
@@ -120,11 +120,12 @@ def fit(
     Raises:
         TrainingError: the loss became NaN or infinite, memory ran out, or a sample could not be read.
     """
-    with _spread(model) as (trained, strategy), mixed(trained) if how.mixed_precision else contextlib.nullcontext():
-        try:
-            return _Trainer(trained, strategy, sample, train, early_stop, how).run(resume, after_epoch)
-        except tf.errors.OpError as error:
-            raise TrainingError(f"TensorFlow failed while training: {_reason(error)}") from error
+    with (
+        _spread(model) as (trained, strategy),
+        mixed(trained) if how.mixed_precision else contextlib.nullcontext(),
+        translated("training"),
+    ):
+        return _Trainer(trained, strategy, sample, train, early_stop, how).run(resume, after_epoch)
 
 
 class _Trainer:
@@ -291,10 +292,3 @@ def _value(variable: Any) -> Array:
 def devices() -> list[str]:
     """Names of the devices that share a training."""
     return [device.name.replace("physical_device", "device") for device in gpus()]
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in one line; of a Python error in the pipeline, its own message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    own = [line for line in lines if line.startswith("branchy.errors.")]
-    return (own or lines)[0][:300]

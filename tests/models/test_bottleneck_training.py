@@ -7,7 +7,7 @@ import pytest
 
 from branchy.core.cascade import InputSpec, TensorSpec, Uplink
 from branchy.datasets import Part
-from branchy.errors import TrainingError
+from branchy.errors import DatasetError, TrainingError
 from branchy.models import bottleneck_training
 from branchy.models.backend import keras
 from branchy.models.bottleneck import Bottleneck, Squeeze
@@ -102,6 +102,22 @@ def test_the_stages_get_encoder_and_decoder_and_say_what_was_measured(
 def test_the_same_seed_trains_the_same_bottleneck(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     first, again = (_fit(_network(), part, monkeypatch, steps=10).weights for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+class _Gone(_Pixels):
+    def read(self, index: int) -> np.ndarray:
+        raise DatasetError(f"{index}.png: not a readable image")
+
+
+def test_a_sample_that_goes_away_is_a_failure_that_names_it(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, network = Part(_Gone(), part.indices, part.labels), _network()
+    with pytest.raises(
+        TrainingError, match=r"TensorFlow failed while training a bottleneck: .*\d+\.png: not a readable image"
+    ) as caught:
+        _fit(network, gone, monkeypatch, steps=1)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TrainingError, match=r"TensorFlow failed while measuring a bottleneck: .*\.png: not a readable"):
+        accuracies(Surroundings(network.stages, 0), None, gone)
 
 
 def test_an_activation_that_is_not_finite_is_a_failure_that_says_what_to_do(
