@@ -1,4 +1,4 @@
-"""Offers tiers three times what their slow stage can do, and tells what became of it.
+"""Offers tiers three times what their slow stage can do, tells what became of it, and ends with 1 for a broken promise.
 
 python -m overload [SECONDS]
 """
@@ -37,6 +37,8 @@ WARM_UP_S = 3.0
 RECOVERED = 10
 """So many answers of the slow stage in a row, one in flight, show that it is back to normal."""
 RECOVERY_S = 20.0
+MEMORY_MB = 60.0
+"""That all tiers together may have more than before."""
 
 SETUPS = {"edge and cloud in one tier": ("edge,cloud",), "an edge before a slow cloud": ("edge", "cloud")}
 """Which tiers are served."""
@@ -88,8 +90,35 @@ class Overloaded:
 
     def latency_ms(self, q: float, sure: bool) -> float:
         """A quantile of the latency of the sure or the unsure."""
-        taken = [o.latency_s for o in self.outcomes if ((o.index % 4 == 0) == sure) and o.latency_s is not None]
+        taken = [o.latency_s for o in self.outcomes if (o.index in self.sure) == sure and o.latency_s is not None]
         return float(np.quantile(taken, q)) * 1e3
+
+    def broken(self) -> list[str]:
+        """The promises that were not kept but that of the deadline, in words."""
+        failed = [o for o in self.outcomes if o.answer is None or o.answer.status != "ok"]
+        misjudged = [
+            o for o in self.outcomes if o.answer and (o.answer.reason == "confident") != (o.index in self.sure)
+        ]
+        waits = {sure: self.latency_ms(0.5, sure) for sure in (True, False)}
+        grown_mb = self.memory_mb[1] - self.memory_mb[0]
+        rules = {
+            f"{len(failed)} requests got no label, such as {failed[:1]}": not failed,
+            f"{len(misjudged)} requests were sure and waited, or were not and did not": not misjudged,
+            f"the sure waited behind the unsure: p50 {waits[True]:.0f} and {waits[False]:.0f} ms": waits[True]
+            < waits[False],
+            f"memory grew by {grown_mb:.0f} MB, {MEMORY_MB:g} are allowed": grown_mb < MEMORY_MB,
+            f"not recovered within {RECOVERY_S:g} s": self.recovery_s < RECOVERY_S,
+        }
+        return [words for words, kept in rules.items() if not kept]
+
+    def late(self) -> list[str]:
+        """Where the p99 passed the deadline, in words; on a machine that others use too it may."""
+        p99 = {kind: self.latency_ms(0.99, sure) for kind, sure in (("sure", True), ("unsure", False))}
+        return [
+            f"p99 of the {kind} {ms:.0f} ms, {DEADLINE_MS:g} is the deadline"
+            for kind, ms in p99.items()
+            if ms > DEADLINE_MS
+        ]
 
 
 class Overload:
@@ -194,6 +223,9 @@ def main() -> None:
             with ExitStack() as inner:
                 found[name] = Overload(Stand(folder, cluster.brokers, bundle, inner), tiers).run(seconds)
         print(table(found))
+    broken = [f"{name}: {words}" for name, one in found.items() for words in [*one.broken(), *one.late()]]
+    if broken:
+        sys.exit("\n".join(broken))
 
 
 if __name__ == "__main__":
