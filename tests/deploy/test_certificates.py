@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,7 @@ def applied(k8s: Path, tmp_path: Path) -> list[Path]:
 
 def test_while_pods_are_replaced_those_of_before_and_those_of_after_trust_each_other(applied):
     assert len(applied) == 4
-    for before, after in zip(applied, applied[1:], strict=False):
+    for before, after in pairwise(applied):
         for one, other, name in product((before, after), (before, after), NAMES):
             assert trusts(one, other, name), f"{one.name} does not take {name} of {other.name}"
 

@@ -93,12 +93,20 @@ def test_delete_keeps_what_the_disks_are_claimed_in_unless_told(cluster, rendere
     assert cluster.sent == rendered["overlays/local"]
 
 
-def test_delete_takes_former_settings_and_secrets_too(cluster, rendered):
+def test_delete_waits_for_the_tiers_before_it_takes_their_brokers_and_takes_former_settings_and_secrets(
+    cluster, rendered
+):
     assert cluster.run("delete.sh", "edge-cloud").returncode == 0
-    assert [line for line in cluster.asked if "-f -" not in line] == [
-        f"-n {namespace} delete configmap,secret -l app.kubernetes.io/part-of=branchy"
-        for namespace in ("branchy-cloud", "branchy-edge")
+    spaces, part = ("branchy-cloud", "branchy-edge"), "app.kubernetes.io/part-of=branchy"
+    labels = f"{part},app.kubernetes.io/component"
+    assert cluster.asked == [
+        *(f"-n {space} delete statefulset -l {labels} --cascade=foreground --wait" for space in spaces),
+        "delete --ignore-not-found --wait -f -",
+        *(f"-n {space} delete configmap,secret -l {part}" for space in spaces),
     ]
+    manifests = [m for m in rendered["overlays/edge-cloud"] if m["kind"] == "StatefulSet"]
+    taken = {m["metadata"]["name"] for m in manifests if "app.kubernetes.io/component" in m["metadata"]["labels"]}
+    assert taken == {"edge-tier", "fog-tier", "cloud-tier"}, "the brokers have no component"
 
 
 def test_delete_takes_no_other_word(cluster):
