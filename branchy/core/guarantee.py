@@ -25,7 +25,7 @@ Bound = Literal["binomial", "betting"]
 _LARGEST_BET = 0.75
 """As a share of the bet at which one loss takes the whole stake (Waudby-Smith and Ramdas, section 4, c)."""
 _NONE_LOST: Losses = np.zeros(1, np.int8)
-MOST_SAMPLES = 4_000_000
+MOST_SAMPLES = 2_000_000
 """No more are looked at to say how many it takes."""
 
 

@@ -2,23 +2,23 @@
 
 A vector of thresholds, one an exit, is held against two numbers: its mean loss and its mean cost.
 The ones worth having are those that no other beats in both: from safest to cheapest they are what
-thresholds are swept and certified along (Pareto testing: Laufer-Goldshmidt, Fisch, Barzilay and
+thresholds are swept and certified along (Pareto testing: Laufer-Goldshtein, Fisch, Barzilay and
 Jaakkola, 2023).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from branchy.core.calibration import always, cut
 from branchy.core.cascade import ExitSettings, PolicyName
-from branchy.core.guarantee import Losses
+from branchy.core.guarantee import Bound, Losses, certify
 from branchy.core.policies import is_sure
 
 LossName = Literal["gap", "disagreement", "error"]
@@ -60,7 +60,11 @@ class ExitOutputs:
         return len(self.labels)
 
     def take(self, positions: NDArray[np.int64]) -> ExitOutputs:
-        """The same of some of the samples, in this order."""
+        """The same of some of the samples, in this order.
+
+        Args:
+            positions: (m,) in 0..n-1; one may come more than once.
+        """
         return ExitOutputs(
             self.names,
             self.policy,
@@ -72,11 +76,16 @@ class ExitOutputs:
         )
 
     def losses(self, loss: LossName) -> Losses:
-        """(k, n) what it costs when a sample leaves at an exit, were it to.
+        """What it costs when a sample leaves at an exit, were it to.
 
-        `gap`: 1 where the exit is wrong and the full model right, -1 the other way round, so that the
-        mean is the accuracy that is lost against the full model. `disagreement`: 1 where the exit names
-        another class than the full model; needs no labels. `error`: 1 where the exit is wrong.
+        Args:
+            loss: `gap`: 1 where the exit is wrong and the full model right, -1 the other way round, so that
+                the mean is the accuracy that is lost against the full model. `disagreement`: 1 where the
+                exit names another class than the full model; needs no labels. `error`: 1 where the exit is
+                wrong.
+
+        Returns:
+            (k, n).
         """
         if loss == "disagreement":
             return np.asarray(self.predictions != self.full, dtype=np.int8)
@@ -86,19 +95,31 @@ class ExitOutputs:
         return wrong - np.asarray(self.full != self.labels, dtype=np.int8)
 
     def leaving(self, thresholds: Thresholds) -> NDArray[np.int64]:
-        """(n,) the exit, from 0, at which each sample leaves."""
-        sure = np.stack(
-            [
-                is_sure(scores, ExitSettings(self.policy, threshold))
-                for scores, threshold in zip(self.scores, thresholds, strict=True)
-            ]
-        )
-        sure[-1] = True
-        return np.asarray(sure.argmax(axis=0))
+        """The exit, from 0, at which each sample leaves: the first that is sure, or the last.
+
+        Args:
+            thresholds: one an exit; the last one's is of no matter.
+
+        Returns:
+            (n,) in 0..k-1.
+        """
+        *early, last = range(len(self.names))
+        out = np.full(len(self), last)
+        for exit_ in reversed(early):
+            out = np.where(is_sure(self.scores[exit_], ExitSettings(self.policy, thresholds[exit_])), exit_, out)
+        return out
 
 
 def at(table: Losses, leaving: NDArray[np.int64]) -> Losses:
-    """(n,) of a (k, n) table of losses, those at the exit where each sample leaves."""
+    """Of what each sample loses at each exit, what it loses where it leaves.
+
+    Args:
+        table: (k, n) from `ExitOutputs.losses`.
+        leaving: (n,) from `ExitOutputs.leaving`.
+
+    Returns:
+        (n,).
+    """
     return np.asarray(table[leaving, np.arange(len(leaving))])
 
 
@@ -121,13 +142,48 @@ def frontier(outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> li
 def path(outputs: ExitOutputs, loss: LossName, costs: Sequence[float]) -> list[Thresholds]:
     """A way in small steps from thresholds at which (all but) nobody leaves early along the `frontier`.
 
-    On few samples the frontier begins far out, with vectors that lose nothing there by luck; what is
-    certified in order needs safer ones before.
+    Testing along it is Pareto testing (Laufer-Goldshtein et al., 2023). On few samples the frontier begins
+    far out, with vectors that lose nothing there by luck; what is certified in order needs safer ones before.
+
+    Args:
+        outputs: of the samples to choose by; never of those to certify with.
+        loss: what is lost.
+        costs: of a sample by the exit at which it leaves, (k,) in any unit.
+
+    Returns:
+        Vectors, safest first, at least one.
     """
     grid = _Grid.of(outputs)
     stops = [(0,) * len(grid.candidates), *grid.frontier(outputs, loss, costs)]
     places = dict.fromkeys(step for a, b in itertools.pairwise(stops) for step in grid.between(a, b))
     return [grid.vector(each) for each in places]
+
+
+def along(outputs: ExitOutputs, vectors: Iterable[Thresholds], loss: LossName) -> Iterator[Losses]:
+    """What is lost with each vector, (n,) one after the other: what is certified in sequence.
+
+    Args:
+        outputs: of n samples.
+        vectors: safest first.
+        loss: what is lost.
+    """
+    table = outputs.losses(loss)
+    return (at(table, outputs.leaving(vector)) for vector in vectors)
+
+
+def further_bound(
+    outputs: ExitOutputs, vectors: Sequence[Thresholds], loss: LossName, alpha: float, delta: float
+) -> Bound:
+    """The bound that certifies more of these vectors on these samples, on which a choice is free.
+
+    Args:
+        outputs: of the samples to choose by, in random order; never of those to certify with.
+        vectors: safest first.
+        loss: what is lost.
+        alpha: as for `certify`.
+        delta: as for `certify`.
+    """
+    return max(get_args(Bound), key=lambda bound: certify(along(outputs, vectors, loss), alpha, delta, bound))
 
 
 @dataclass(frozen=True)

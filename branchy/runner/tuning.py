@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import numpy as np
 from branchy.core.calibration import share_thresholds
 from branchy.core.cascade import CascadeSpec, FormatName, PolicyName, override_exits
 from branchy.core.certificate import Certificate, CertifiedThresholds, Guarantee
-from branchy.core.guarantee import Bound, Losses, certify, certify_expected, counted, samples_needed
-from branchy.core.tuning import ExitOutputs, LossName, Thresholds, at, frontier, path
+from branchy.core.guarantee import MOST_SAMPLES, Bound, Losses, certify, certify_expected, counted, samples_needed
+from branchy.core.tuning import ExitOutputs, LossName, Thresholds, along, at, frontier, further_bound, path
 from branchy.datasets import Dataset
 from branchy.errors import TuningError, UsageError
 from branchy.runner.held_out import check_fits
@@ -165,7 +165,7 @@ def _sequence(tuning: ExitOutputs, costs: Sequence[float], spec: CascadeSpec, op
 
 
 def _accurate(tuning: ExitOutputs, vectors: list[Thresholds], target: float) -> list[Thresholds]:
-    reached = [100 * (1 - losses.mean()) for losses in _losses(tuning, vectors, "error")]
+    reached = [100 * (1 - losses.mean()) for losses in along(tuning, vectors, "error")]
     found = [vector for vector, accuracy in zip(vectors, reached, strict=True) if accuracy >= target]
     if not found:
         raise TuningError(
@@ -188,11 +188,6 @@ def _cheap(
     return found[:1]
 
 
-def _losses(outputs: ExitOutputs, vectors: Sequence[Thresholds], loss: LossName) -> Iterator[Losses]:
-    table = outputs.losses(loss)
-    return (at(table, outputs.leaving(vector)) for vector in vectors)
-
-
 # --- certifying ------------------------------------------------------------------------------------------------------
 
 
@@ -208,11 +203,11 @@ def _certificate(
 ) -> Certificate:
     """What can be promised of these vectors, the first of them at least."""
     alpha, expected = options.alpha or 0.0, options.guarantee == "expected"
-    bound = options.bound or _further(tuning, vectors, options, alpha)
-    losses = _losses(fresh, vectors, options.loss)
+    bound = options.bound or further_bound(tuning, vectors, options.loss, alpha, options.delta)
+    losses = along(fresh, vectors, options.loss)
     kept = certify_expected(losses, alpha) if expected else certify(losses, alpha, options.delta, bound)
     if not kept:
-        safest = next(_losses(fresh, vectors, options.loss))
+        safest = next(along(fresh, vectors, options.loss))
         raise TuningError(_too_much(safest, None if expected else bound, options, alpha))
     return Certificate(
         loss=options.loss,
@@ -231,12 +226,6 @@ def _certificate(
         cost=options.cost,
         certified=tuple(_certified(fresh, vector, costs, options.loss) for vector in vectors[:kept]),
     )
-
-
-def _further(tuning: ExitOutputs, vectors: Sequence[Thresholds], options: TuneOptions, alpha: float) -> Bound:
-    """The bound that gets further on the tune part, on which a choice is free."""
-    bounds: tuple[Bound, ...] = ("binomial", "betting")
-    return max(bounds, key=lambda b: certify(_losses(tuning, vectors, options.loss), alpha, options.delta, b))
 
 
 def _certified(fresh: ExitOutputs, vector: Thresholds, costs: Sequence[float], loss: LossName) -> CertifiedThresholds:
@@ -267,7 +256,9 @@ def _too_much(safest: Losses, bound: Bound | None, options: TuneOptions, alpha: 
     advice = "raise --alpha"
     if bound == "binomial" and safest.mean() < alpha <= counted(safest, bound):
         advice += ", or give new samples and --bound betting, which makes up for them by those that are won"
-    return f"{measured}; no number of such samples is enough: {advice}"
+    lost_anyway = counted(safest, bound) >= alpha
+    enough = "no number of such samples is" if lost_anyway else f"not even {MOST_SAMPLES:,} such samples are"
+    return f"{measured}; {enough} enough: {advice}"
 
 
 def _give(certify_with: int) -> str:

@@ -9,7 +9,8 @@ from exit_pool import exit_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from branchy.core.tuning import ExitOutputs, at, frontier, path
+from branchy.core.guarantee import Bound
+from branchy.core.tuning import ExitOutputs, LossName, at, frontier, further_bound, path
 
 STRENGTHS = (1.2, 2.0, 2.8, 3.0)
 
@@ -98,3 +99,12 @@ def test_the_path_begins_where_nobody_leaves_early_and_goes_on_in_small_steps(n:
     leaving = np.array([(v <= outputs.scores.T) != (policy == "entropy") for v in found])[:, :, :-1]
     moved = np.abs(np.diff(leaving.mean(axis=1), axis=0))
     assert moved.max(initial=0) <= 1 / 8 + 2 / n
+
+
+@pytest.mark.parametrize(
+    ("loss", "strengths", "bound"), [("disagreement", (1.6, 2.6), "binomial"), ("gap", (1.2, 1.3), "betting")]
+)
+def test_the_bound_is_the_one_that_gets_further(loss: LossName, strengths: tuple[float, ...], bound: Bound) -> None:
+    """Betting pays where an exit wins nearly as often as it loses; nothing is won in a disagreement."""
+    pool = exit_pool(4000, strengths)
+    assert further_bound(pool, path(pool, loss, (0.0, 1.0)), loss, 0.03, 0.05) == bound
