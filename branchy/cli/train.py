@@ -45,7 +45,7 @@ from branchy.cli import uplink_option
 @click.option("--validation-split", type=float, default=0.2, show_default=True, help="Share kept out of training.")
 @click.option("--exit-weights", metavar="W,W,...", help="Weight of each exit's loss.  [default: all 1]")
 @click.option(
-    "--class-weights", type=click.Choice(["none", "balanced"]), help="Same say for each class.  [default: none]"
+    "--class-weights", metavar="none|balanced|W,W,...", help="balanced: same say for each class.  [default: none]"
 )
 @click.option("--augment", metavar="NAMES", help="flip, shift, erase, brightness, contrast; with commas between.")
 @click.option("--schedule", type=click.Choice(["constant", "cosine", "step"]), help="Of the rate.  [default: constant]")
@@ -102,6 +102,7 @@ def command(
     target_share: str | None,
     augment: str | None,
     distill: str | None,
+    class_weights: str | None,
     uplink: str,
     formats: str,
     **flags: Any,
@@ -122,6 +123,7 @@ def command(
     recipe = {
         **{field.name: flags.pop(field.name) for field in fields(Recipe) if field.name in flags},
         "augment": tuple(name.strip() for name in augment.split(",")) if augment else None,
+        "class_weights": _class_weights(class_weights),
         "distill": _numbers("--distill", distill),
     }
     wanted = {name: flags.pop(name) for name in ("cut", "preprocessing", "label_mode", "freeze_backbone")}
@@ -142,13 +144,20 @@ def command(
         click.echo(line)
 
 
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+def _class_weights(text: str | None) -> str | tuple[float, ...] | None:
+    names = ("none", "balanced")
+    return text if text in names else _numbers("--class-weights", text, or_else="none, balanced or ")
+
+
+def _numbers(flag: str, text: str | None, or_else: str = "") -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise click.BadParameter(f"expected numbers with commas between, got {text!r}", param_hint=flag) from None
+        raise click.BadParameter(
+            f"expected {or_else}numbers with commas between, got {text!r}", param_hint=flag
+        ) from None
 
 
 def _command_line() -> str:

@@ -32,6 +32,23 @@ def load(name: str) -> Callable[..., Any]:
     return own
 
 
+def source(name: str) -> Path | None:
+    """The file that holds a function's code; None where the name is of none, or its module is in no file.
+
+    Args:
+        name: as `load` takes it.
+    """
+    where, _, _ = name.rpartition(":")
+    path = Path(where)
+    if not where.endswith(".py"):
+        try:
+            spec = importlib.util.find_spec(where)
+        except (ImportError, ValueError):
+            return None
+        path = Path((spec and spec.origin) or "")
+    return path if path.is_file() else None
+
+
 def _run(path: Path) -> ModuleType:
     if not path.is_file():
         raise ArchitectureError(f"no file {path}; expected path/to/file.py:function")

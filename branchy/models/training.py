@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from branchy.core.cascade import Array, TensorSpec
-from branchy.errors import TrainingError
+from branchy.errors import TrainingError, UsageError
 from branchy.models.backend import keras, tf, translated
-from branchy.models.batches import Augment, Labelled, balanced, samples_in_order, training_batches
+from branchy.models.batches import Augment, Labelled, samples_in_order, training_batches
 from branchy.models.checkpoint import Progress
 from branchy.models.precision import gpus, mixed
 from branchy.models.schedule import ByStep, Schedule
@@ -46,7 +46,7 @@ class Fit:
         stop_on: which epoch was the best, see `stopping.rank`.
         patience: epochs in which neither that nor the joint loss got better before training ends.
         augment: what is done to the samples of an epoch.
-        balance: whether each class gets the same say, whatever the number of its samples.
+        class_weights: (classes,) of each sample's loss; None weighs all alike.
         distillation: where earlier exits learn from the last.
         mixed_precision: whether layers compute in float16.
     """
@@ -59,7 +59,7 @@ class Fit:
     stop_on: StopOn = "cascade"
     patience: int = 5
     augment: Augment | None = None
-    balance: bool = False
+    class_weights: NDArray[np.float32] | None = None
     distillation: Distillation | None = None
     mixed_precision: bool = False
 
@@ -119,6 +119,7 @@ def fit(
 
     Raises:
         TrainingError: the loss became NaN or infinite, memory ran out, or a sample could not be read.
+        UsageError: what is to be resumed is of a model with other variables.
     """
     with (
         _spread(model) as (trained, strategy),
@@ -169,14 +170,10 @@ class _Trainer:
             epochs=(first, end),
             seed=how.seed,
             augment=how.augment,
-            class_weights=balanced(self._train.labels, self._classes) if how.balance else None,
+            class_weights=how.class_weights,
             whole_batches=self._spread,
         )
         return self._strategy.experimental_distribute_dataset(batches)
-
-    @property
-    def _classes(self) -> int:
-        return int(self._model.outputs[0].shape[-1])
 
     def _epoch(self, batches: Any) -> None:
         state, number = self._state, self._state.epochs + 1
@@ -261,7 +258,14 @@ class _Trainer:
         return Progress(tensors, values)
 
     def _restore(self, progress: Progress) -> None:
-        for name, variable in self._variables().items():
+        variables = self._variables()
+        mine = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if mine != {name: each.shape for name, each in progress.tensors.items() if not name.startswith("best/")}:
+            raise UsageError(
+                "the checkpoint is of another model: expected as many variables as this one has, of the same shapes; "
+                "give what it was begun with, or leave out --resume to start anew"
+            )
+        for name, variable in variables.items():
             variable.assign(progress.tensors[name])
         best = [progress.tensors[f"best/{i}"] for i in range(len(self._model.weights))]
         values = {name: progress.values[name] for name in _COUNTED}

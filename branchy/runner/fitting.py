@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 import branchy
 from branchy.core.cascade import StageSpec
@@ -43,6 +44,17 @@ def fit_network(
 ) -> History:
     """Train a network's exits together, with a checkpoint after each epoch.
 
+    Args:
+        network: its weights are where training begins, and are trained in place.
+        data: what `parts` are of.
+        parts: of which `train` is trained on, and `early-stop` decides which epoch is the best.
+        options: how to train.
+        wanted: how the finished cascade decides.
+        out: the bundle's directory, beside which the checkpoint lies.
+
+    Returns:
+        By name (`loss`, `val_cascade_accuracy`, ...) a value an epoch.
+
     Raises:
         TrainingError: see `models.training.fit`; or a checkpoint cannot be written or read.
         UsageError: --resume finds a checkpoint of another training, or a log cannot be written.
@@ -50,8 +62,7 @@ def fit_network(
     from branchy.models.checkpoint import CheckpointFile
     from branchy.models.training import fit
 
-    exits = [stage.spec for stage in network.stages if stage.spec.logits is not None]
-    how = _fit(exits, network, data, options, wanted)
+    how = _fit(network, data, parts["train"], options, wanted)
     file = CheckpointFile(checkpoint_path(out), identity(data, parts, options))
     resume = _begin(file, resume=options.resume)
     with ExitStack() as stack:
@@ -80,19 +91,49 @@ def remove_checkpoint(out: Path) -> None:
 
 
 def identity(data: Dataset, parts: Mapping[str, Part], options: TrainOptions) -> dict[str, str]:
-    """What must be the same for a training to go on as if it had not ended, by a name that people know."""
-    found = {
-        f"--{name.replace('_', '-')}": repr(value)
-        for name, value in asdict(options).items()
-        if name not in (*NOT_OF_THE_WEIGHTS, "recipe")
-    }
-    found |= {f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(options.recipe).items()}
+    """What must be the same for a training to go on as if it had not ended.
+
+    Args:
+        data: whose input is trained on.
+        parts: of which `train` and `early-stop` count.
+        options: without those that are `NOT_OF_THE_WEIGHTS`.
+
+    Returns:
+        By a name that people know, its value or SHA-256 as text.
+
+    Raises:
+        UsageError: mixed precision is asked for where no GPU is.
+    """
+    given = {name: value for name, value in asdict(options).items() if name not in NOT_OF_THE_WEIGHTS}
+    given |= {**given.pop("recipe"), **given.pop("wanted")}
+    found = {f"--{name.replace('_', '-')}": repr(value) for name, value in given.items()}
     found["data"] = hashlib.sha256("".join(parts[p].digest() for p in ("train", "early-stop")).encode()).hexdigest()
     found["input"] = repr(data.input)
-    source = Path(options.arch.rpartition(":")[0] or options.arch)
-    if source.is_file():
-        found["architecture file"] = hashlib.sha256(source.read_bytes()).hexdigest()
-    return found | _code()
+    files = {f"content of {path}": hashlib.sha256(path.read_bytes()).hexdigest() for path in _own_files(options)}
+    return found | files | _devices(options.recipe) | _code()
+
+
+def _own_files(options: TrainOptions) -> set[Path]:
+    """The files of the user's own that an architecture, its weights, a preprocessing and heads come from."""
+    from branchy.models.functions import source
+    from branchy.models.preprocessing import KERAS
+
+    arch, wanted = options.arch, options.wanted
+    saved = {path for path in map(Path, (arch, arch.rpartition(":")[2])) if path.is_file()}
+    named = [name for name in (arch, wanted.preprocessing, *(wanted.heads or ())) if name]
+    found = [source(name) for name in named if not name.startswith(KERAS)]
+    return saved.union(path for path in found if path is not None)
+
+
+def _devices(recipe: Recipe) -> dict[str, str]:
+    """What it computes on and in: other devices round otherwise, or have another optimizer."""
+    from branchy.models.training import devices
+
+    return {"number of GPUs": str(len(devices())), "mixed precision here": str(computes_mixed(recipe))}
+
+
+CODE = ("core/*.py", "datasets/*.py", "models/*.py", "runner/architecture.py", "runner/fitting.py", "runner/parts.py")
+"""What of branchy decides on the weights and on the best epoch."""
 
 
 def _code() -> dict[str, str]:
@@ -100,7 +141,7 @@ def _code() -> dict[str, str]:
     from branchy.models.backend import keras, tf
 
     folder, code = Path(branchy.__file__).parent, hashlib.sha256()
-    for path in sorted(p for name in ("models", "datasets") for p in (folder / name).glob("*.py")):
+    for path in sorted(path for pattern in CODE for path in folder.glob(pattern)):
         code.update(path.read_bytes())
     versions = {"branchy": branchy.__version__, "tensorflow": tf.__version__, "keras": keras.__version__}
     return {**versions, "numpy": np.__version__, "branchy's code": code.hexdigest()}
@@ -119,13 +160,13 @@ def _begin(file: CheckpointFile, *, resume: bool) -> Progress | None:
     return found
 
 
-def _fit(exits: Sequence[StageSpec], network: Network, data: Dataset, options: TrainOptions, wanted: Thresholds) -> Fit:
+def _fit(network: Network, data: Dataset, train: Part, options: TrainOptions, wanted: Thresholds) -> Fit:
     from branchy.models.augment import Augmentation
     from branchy.models.schedule import Schedule
     from branchy.models.steps import Distillation
     from branchy.models.training import Fit
 
-    recipe = options.recipe
+    recipe, exits = options.recipe, [stage.spec for stage in network.stages if stage.spec.logits is not None]
     weights = options.exit_weights or (1.0,) * len(exits)
     return Fit(
         exit_weights=dict(zip((spec.name for spec in exits), weights, strict=True)),
@@ -136,10 +177,21 @@ def _fit(exits: Sequence[StageSpec], network: Network, data: Dataset, options: T
         stop_on=recipe.stop_on,
         patience=recipe.patience,
         augment=Augmentation(recipe.augment, data.input, options.seed) if recipe.augment else None,
-        balance=recipe.class_weights == "balanced",
+        class_weights=_class_weights(recipe, train, len(data.labels)),
         distillation=Distillation(*recipe.distill) if recipe.distill else None,
         mixed_precision=computes_mixed(recipe),
     )
+
+
+def _class_weights(recipe: Recipe, train: Part, classes: int) -> NDArray[np.float32] | None:
+    """(classes,) of a sample's loss; None weighs all alike."""
+    from branchy.models.batches import balanced
+
+    if recipe.class_weights == "none":
+        return None
+    if recipe.class_weights == "balanced":
+        return balanced(train.labels, classes)
+    return np.asarray(recipe.class_weights, np.float32)
 
 
 def _goal(exits: Sequence[StageSpec], network: Network, wanted: Thresholds) -> Goal:

@@ -132,14 +132,14 @@ class Packer:
 
     def _warn_of_large_cuts(self) -> None:
         sample_bytes = body_bytes(self._data.input.tensor, None)
-        for step in self._steps:
+        for cut, step in enumerate(self._steps):
             if step.body_bytes > sample_bytes:
                 log.warning(
-                    "%s sends up %d bytes a request, more than the raw sample's %d: this cut saves no bytes; "
-                    "--uplink sample would",
+                    "%s sends up %d bytes a request, more than the raw sample's %d: this cut saves no bytes; %s",
                     step.stage.name,
                     step.body_bytes,
                     sample_bytes,
+                    _instead(self._stages, cut),
                 )
 
     def _check(self, fmt: FormatName) -> None:
@@ -188,3 +188,11 @@ class Packer:
             for fmt, exported in self._exported.items()
         }
         return replace(spec, files=files)
+
+
+def _instead(stages: Sequence[StageSpec], cut: int) -> str:
+    """What to do where a cut sends more than the sample: cuts that send the sample come first, after exits."""
+    if any(stage.logits is None for stage in stages[: cut + 1]):
+        return "choose another place to cut, or --uplink bottleneck"
+    kinds = [stage.uplink.kind for stage in stages[cut + 1 :] if stage.uplink is not None]
+    return f"--uplink {','.join(['sample'] * (cut + 1) + list(kinds))} would send the sample"

@@ -124,6 +124,7 @@ def train(options: TrainOptions) -> Summary:
 
     computes_mixed(options.recipe)
     data = load(options.dataset, size=_size(options), one_hot=options.wanted.label_mode == "categorical")
+    options.recipe.check_classes(data.labels)
     parts = _divide(data, options)
     network = _build(data, options)
     check_room(network, data.input, _sends(options))
@@ -196,7 +197,7 @@ def _check(options: TrainOptions) -> None:
         raise UsageError("--height and --width must be given together")
     if options.target_share is not None and options.thresholds is not None:
         raise UsageError("--threshold and --target-share exclude each other: give one of them")
-    options.recipe.check()
+    options.recipe.check(options.epochs)
     _sends(options).check()
     if not {"litert", "keras"} & set(options.formats):
         raise UsageError("--formats: expected litert or keras among them: the others are held against float32")

@@ -99,6 +99,15 @@ def test_shares_are_numbers_with_commas_between(run: Run, asked: list[TrainOptio
     assert "expected numbers with commas between, got '60;25;15'" in err
 
 
+def test_class_weights_are_a_name_or_numbers(run: Run, asked: list[TrainOptions]) -> None:
+    run("train", "digits", "--class-weights", "1,0.5,2")
+    run("train", "digits", "--class-weights", "none")
+    assert [options.recipe.class_weights for options in asked] == [(1.0, 0.5, 2.0), "none"]
+    code, _, err = run("train", "digits", "--class-weights", "balance")
+    assert code == 2
+    assert "--class-weights: expected none, balanced or numbers with commas between, got 'balance'" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -5,13 +5,22 @@ from pathlib import Path
 import pytest
 
 from branchy.errors import ArchitectureError
-from branchy.models.functions import load
+from branchy.models.functions import load, source
 
 
 def test_a_function_is_found_in_a_file_and_in_a_module(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def small(n):\n    return n + 1\n")
     assert load(f"{tmp_path}/mine.py:small")(1) == 2
     assert load("os.path:basename") is __import__("os").path.basename
+
+
+def test_the_source_of_a_function_is_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "its_own.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in (f"{tmp_path}/its_own.py:small", "its_own:small"):
+        assert source(name) == tmp_path / "its_own.py"
+    for name in ("nowhere.py:small", "nowhere:small", "not.here:small", "sys:exit", "pool-dense", ":small"):
+        assert source(name) is None
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 
 from branchy.core.cascade import Array, TensorSpec
 from branchy.datasets import Part
-from branchy.errors import TrainingError
+from branchy.errors import TrainingError, UsageError
 from branchy.models.backend import keras
+from branchy.models.batches import balanced
 from branchy.models.checkpoint import Progress
 from branchy.models.schedule import Schedule
 from branchy.models.steps import Distillation
@@ -119,11 +120,11 @@ def test_the_weights_are_those_of_the_best_epoch_and_training_ends_when_nothing_
 def test_balanced_classes_say_as_much_however_rare() -> None:
     rare = TRAIN.take(np.r_[np.arange(0, 100, 2), 1, 3])  # 50 samples of class 0, two of class 1
     right = {}
-    for balance in (False, True):
+    for weights in (None, balanced(rare.labels, 2)):
         model = _model()
-        _fit(model, _how(epochs=4, balance=balance), train=rare)
+        _fit(model, _how(epochs=4, class_weights=weights), train=rare)
         answers = np.asarray(model(ROWS.values[300:])["far"]).argmax(axis=1)
-        right[balance] = (answers == 1)[ROWS.labels[300:] == 1].mean()
+        right[weights is not None] = (answers == 1)[ROWS.labels[300:] == 1].mean()
     assert right[True] > right[False] + 0.1
 
 
@@ -198,6 +199,16 @@ def test_a_loss_that_is_no_number_names_the_epoch_and_leaves_the_checkpoint_of_t
 def test_outputs_that_are_no_numbers_on_the_early_stopping_part_are_found_too() -> None:
     with pytest.raises(TrainingError, match="the loss became nan in epoch 1 of 3"):
         _fit(_model(), _how(), early_stop=_failing(from_sample=90))
+
+
+def test_a_checkpoint_of_a_model_of_other_variables_is_wrong_use() -> None:
+    kept: list[Progress] = []
+    _fit(_model(), _how(epochs=1), after_epoch=lambda history, progress: kept.append(progress()))
+    other = _model(use_bias=False)
+    before = _kernel(other, "first")
+    with pytest.raises(UsageError, match="the checkpoint is of another model: expected as many variables"):
+        _fit(other, _how(epochs=2), resume=kept[0])
+    assert np.array_equal(_kernel(other, "first"), before)
 
 
 def test_memory_is_flat_over_the_epochs() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import branchy
 from branchy.datasets import load
 from branchy.errors import UsageError
 from branchy.models.checkpoint import CheckpointFile
+from branchy.models.wanted import Wanted
 from branchy.runner import training
 from branchy.runner.fitting import checkpoint_path, fit_network, identity, remove_checkpoint
 from branchy.runner.recipe import Recipe
@@ -100,6 +104,8 @@ def _identity(options: TrainOptions) -> dict[str, str]:
         ({"thresholds": {"camera": 0.5}}, "--thresholds"),
         ({"recipe": replace(RECIPE, distill=(0.3, 4.0))}, "--distill"),
         ({"recipe": replace(RECIPE, augment=("shift",))}, "--augment"),
+        ({"recipe": replace(RECIPE, class_weights=(1.0, 2.0, 3.0))}, "--class-weights"),
+        ({"wanted": Wanted(label_mode="categorical")}, "--label-mode"),
     ],
 )
 def test_another_option_is_another_training(options: TrainOptions, changed: dict[str, Any], name: str) -> None:
@@ -112,7 +118,7 @@ def test_where_it_goes_and_what_it_is_called_is_not(options: TrainOptions, tmp_p
     assert _identity(other) == _identity(options)
 
 
-def test_other_data_another_architecture_file_and_other_code_are(
+def test_other_data_and_another_version_are(
     options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     was = _identity(options)
@@ -121,11 +127,60 @@ def test_other_data_another_architecture_file_and_other_code_are(
     arrays["x_train"][training._divide(load(options.dataset), options)["train"].indices[0], 0, 0] ^= 1
     np.savez(tmp_path / "one-pixel.npz", **arrays)
     assert _identity(replace(options, dataset=str(tmp_path / "one-pixel.npz")))["data"] != was["data"]
-    (tmp_path / "arch.py").write_text(Path(OWN_ARCH.rpartition(":")[0]).read_text() + "# changed\n")
-    found = _identity(replace(options, arch=f"{tmp_path}/arch.py:build"))
-    assert found["architecture file"] != was["architecture file"]
     monkeypatch.setattr("branchy.__version__", "0.0.0")
     assert _identity(options)["branchy"] == "0.0.0" != was["branchy"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda file: {"arch": f"{file}:f"},
+        lambda file: {"arch": str(file)},  # as a saved model
+        lambda file: {"arch": f"keras:VGG16:{file}"},  # as weights
+        lambda file: {"wanted": Wanted(preprocessing=f"{file}:f")},
+        lambda file: {"wanted": Wanted(preprocessing=f"{file.stem}:f")},
+        lambda file: {"wanted": Wanted(heads=("pool-dense", f"{file}:f"))},
+    ],
+    ids=["arch", "saved", "weights", "preprocessing", "module", "head"],
+)
+def test_another_content_of_a_file_of_ones_own_is_another_training(
+    given: Callable[[Path], dict[str, Any]], options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found, file = [], tmp_path / "my_own.py"
+    for content in ("f = 1\n", "f = 2\n"):
+        file.write_text(content)
+        found.append(_identity(replace(options, **given(file))))
+    was, now = found
+    assert {key for key in was if was[key] != now[key]} == {f"content of {file}"}
+
+
+@pytest.mark.parametrize(
+    ("where", "now", "name"),
+    [
+        ("branchy.models.precision.worthwhile", lambda: True, "mixed precision here"),
+        ("branchy.models.training.devices", lambda: ["GPU:0", "GPU:1"], "number of GPUs"),
+    ],
+)
+def test_what_computes_is_part_of_a_training(
+    where: str, now: Any, name: str, options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = _identity(options)
+    monkeypatch.setattr(where, now)
+    assert {key for key, value in _identity(options).items() if was[key] != value} == {name}
+
+
+@pytest.mark.parametrize("file", ["core/calibration.py", "core/policies.py", "core/tuning.py", "models/stopping.py"])
+def test_other_code_that_finds_the_best_epoch_is_another_training(
+    file: str, options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "branchy"
+    shutil.copytree(Path(branchy.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("branchy.__file__", str(copy / "__init__.py"))
+    was = _identity(options)
+    with (copy / file).open("a") as code:
+        code.write("# changed\n")
+    assert {key for key, value in _identity(options).items() if was[key] != value} == {"branchy's code"}
 
 
 def test_a_checkpoint_of_another_training_is_refused_before_a_step_is_done(

@@ -173,7 +173,10 @@ def test_a_cut_that_sends_more_than_the_sample_is_warned_of(
     with caplog.at_level(logging.WARNING, "branchy"), pytest.raises(pytest.fail.Exception):
         train(_options(blobs, tmp_path / "b", uplink_dtype="float32"))
     # 4 x 4 x 8 and 2 x 2 x 32 floats against 8 x 8 bytes.
-    assert caplog.text.count("bytes a request, more than the raw sample's") == 2
+    edge, fog = (line for line in caplog.messages if "bytes a request, more than the raw sample's" in line)
+    assert edge.startswith("edge sends up 5")
+    assert edge.endswith("; --uplink sample,activation would send the sample")
+    assert fog.endswith("; --uplink sample,sample would send the sample")
 
 
 def test_one_exit_is_enough_and_the_same_training_gives_the_same_digest(blobs: str, tmp_path: Path) -> None:
@@ -253,6 +256,8 @@ def test_a_folder_with_a_damaged_image_is_trained_without_it(tmp_path: Path) -> 
         ({"height": 4, "width": 4}, "at least 8 x 8"),
         ({"formats": ("litert-int8",)}, "--formats: expected litert or keras among them"),
         ({"recipe": Recipe(patience=0)}, "--patience must be at least 1, got 0"),
+        ({"recipe": Recipe(warmup_epochs=1.5)}, "--warmup-epochs must be in 0..1 (--epochs)"),
+        ({"recipe": Recipe(class_weights=(1.0, 2.0))}, "for each of the 3 classes (0, 1, 2), got 1,2"),
         ({"recipe": Recipe(mixed_precision="on")}, "--mixed-precision on needs a GPU"),
     ],
 )
