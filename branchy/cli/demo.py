@@ -9,7 +9,7 @@ import click
 
 
 @click.command()
-@click.argument("dataset", default="digits")
+@click.argument("dataset", required=False)
 @click.option("--bundle", type=click.Path(path_type=Path), help="A bundle to use.  [default: train one]")
 @click.option(
     "--csv",
@@ -33,7 +33,8 @@ def command(**settings: Any) -> None:
     """Train a cascade on DATASET, serve it, ask it, kill its cloud, and bring that back; all on this machine.
 
     DATASET is a folder with one sub-folder a class, an .npz file, or a name (digits,
-    fashion-mnist, mnist, cifar10); digits unless told. The tiers are processes of their own,
+    fashion-mnist, mnist, cifar10); digits unless told, or with --bundle what that was
+    trained on. The tiers are processes of their own,
     and so is the broker. Exit code 1 unless every request that was sent was answered.
     """
     from tqdm import tqdm

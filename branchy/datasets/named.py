@@ -23,14 +23,14 @@ FETCHED: dict[str, tuple[str, tuple[str, ...]]] = {
     "mnist": ("mnist", tuple("0123456789")),
     "fashion-mnist": (
         "fashion_mnist",
-        ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle-boot"),
     ),
     "cifar10": (
         "cifar10",
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
 }
-"""By name: Keras' own name for it, and the classes' names."""
+"""By name: Keras' own name for it, and the classes' names, which the bundle that comes with branchy has too."""
 
 NAMES = (DIGITS, *FETCHED)
 

@@ -14,6 +14,7 @@ from branchy import datasets
 from branchy.brokers.embedded import start_embedded
 from branchy.core.cascade import FULL
 from branchy.datasets.dataset import Part
+from branchy.datasets.named import DIGITS, NAMES
 from branchy.errors import TrainingError, UsageError
 from branchy.reports.csv import CsvReport
 from branchy.runner import demo_text as text
@@ -40,7 +41,7 @@ class DemoSettings:
     """What a demo does.
 
     Attributes:
-        dataset: its name or path.
+        dataset: its name or path; None is what the bundle was trained on, or the digits to train on.
         bundle: a trained cascade to use; None trains one.
         csv: results of the first pass; the other passes' files are named after it.
         folder: for the bundle that is trained and the processes' logs.
@@ -49,7 +50,7 @@ class DemoSettings:
         epochs: of the training; None takes as many as are over within a minute or so.
     """
 
-    dataset: str = "digits"
+    dataset: str | None = None
     bundle: Path | None = None
     csv: Path = Path("results.csv")
     folder: Path = Path("runs/demo")
@@ -69,13 +70,16 @@ def run(settings: DemoSettings, say: Say) -> bool:
         Whether in every pass the ids sent equal the ids answered, and the cloud was missed and came back.
 
     Raises:
+        UsageError: the data set is not there or does not fit the bundle, a file cannot be written, or the bundle has
+            a single tier.
         BranchyError: a step failed; no process is left.
     """
     given = Bundle.load(settings.bundle) if settings.bundle else None
     tiers = tuple(tier_stages(given.spec)) if given else TIERS
     if len(tiers) < 2:
         raise UsageError(f"the demo kills the last tier and asks the others: expected two or more, got {tiers[0]}")
-    data = load_held_out(settings.dataset, given.spec) if given else datasets.load(settings.dataset, test_only=True)
+    dataset = settings.dataset or (_trained_on(given) if given else DIGITS)
+    data = load_held_out(dataset, given.spec) if given else datasets.load(dataset, test_only=True)
     test = data.test.take(np.arange(min(settings.samples, len(data.test))))
     with ExitStack() as stack:
         reports = _open_reports(settings.csv, tiers, stack)
@@ -84,7 +88,7 @@ def run(settings: DemoSettings, say: Say) -> bool:
         with interrupts.held():
             broker = stack.enter_context(start_embedded())
         processes = stack.enter_context(Processes(interrupts, settings.folder))
-        bundle = given or _train(settings, len(data.pool), processes, say)
+        bundle = given or _train(dataset, settings, len(data.pool), processes, say)
         stand = Stand(bundle, broker.brokers, processes, settings.folder)
         say(text.starting(broker.brokers, tiers, settings.folder))
         _start(stand, *tiers)
@@ -107,13 +111,24 @@ def _open_reports(csv: Path, tiers: tuple[str, ...], stack: ExitStack) -> Report
     return Reports(*(stack.enter_context(CsvReport(path, names)) for path, names in files))
 
 
-def _train(settings: DemoSettings, samples: int, processes: Processes, say: Say) -> Bundle:
+def _trained_on(bundle: Bundle) -> str:
+    """The name of a bundle's own data set."""
+    name = bundle.manifest.training.dataset
+    if name not in NAMES:
+        raise UsageError(
+            f"bundle {bundle.path} was trained on '{name}', which is none of {', '.join(NAMES)}: say where it is, as "
+            "branchy demo DATASET"
+        )
+    return name
+
+
+def _train(dataset: str, settings: DemoSettings, samples: int, processes: Processes, say: Say) -> Bundle:
     """Train in a process of its own, so that this one stays without TensorFlow, as a device is."""
     target = settings.folder / "bundle"
-    command = branchy("train", settings.dataset, "--out", target, "--overwrite", "--tiers", ",".join(TIERS))
+    command = branchy("train", dataset, "--out", target, "--overwrite", "--tiers", ",".join(TIERS))
     command += ["--target-share", TARGET_SHARE, "--uplink-dtype", "uint8", "--seed", str(settings.seed)]
     command += ["--epochs", str(settings.epochs or min(MOST_EPOCHS, max(2, SAMPLES_SEEN // samples)))]
-    say(text.training(settings.dataset, TARGET_SHARE))
+    say(text.training(dataset, TARGET_SHARE))
     child = processes.start("train", command, is_quiet=False, stop_signal=signal.SIGINT)
     if processes.wait(child) != 0:
         raise TrainingError("the training failed; its own message is above")

@@ -50,7 +50,7 @@ def test_fetched_sets_lie_in_data_and_have_their_names(tmp_path: Path, monkeypat
     x, y = np.zeros((20, 28, 28), np.uint8), np.arange(20) % 10
     np.savez(tmp_path / "data" / "fashion-mnist.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
     data = load("fashion-mnist")
-    assert (data.name, data.labels[9], data.input.tensor.shape) == ("fashion-mnist", "ankle boot", (28, 28, 1))
+    assert (data.name, data.labels[9], data.input.tensor.shape) == ("fashion-mnist", "Ankle-boot", (28, 28, 1))
 
 
 def test_a_set_that_is_not_there_names_the_line_that_fetches_it(

@@ -148,5 +148,23 @@ def test_a_results_file_that_cannot_be_written_is_found_out_before_the_work(tmp_
 def test_a_dataset_that_does_not_fit_the_bundle_is_found_out_before_the_work(tmp_path, monkeypatch, toy_bundle):
     monkeypatch.setattr(demo, "start_embedded", pytest.fail)
     with pytest.raises(UsageError, match="digits"):
-        demo.run(DemoSettings(bundle=toy_bundle.path, csv=tmp_path / "r.csv", folder=tmp_path), print)
+        demo.run(DemoSettings("digits", bundle=toy_bundle.path, csv=tmp_path / "r.csv", folder=tmp_path), print)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_bundle_and_no_dataset_it_takes_what_the_bundle_was_trained_on(tmp_path, monkeypatch):
+    shipped = Path(__file__).parents[2] / "saved_models" / "fashion-mnist-b-lenet"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"no data/fashion-mnist.npz; .* this line fetches it: mkdir -p data && python"
+    ):
+        demo.run(DemoSettings(bundle=shipped), print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_whose_dataset_has_no_name_asks_for_it(tmp_path, monkeypatch, toy_bundle):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"was trained on 'toy', which is none of digits, .*: say where it is, as branchy"
+    ):
+        demo.run(DemoSettings(bundle=toy_bundle.path), print)
