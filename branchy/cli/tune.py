@@ -12,7 +12,7 @@ from branchy.cli import format_option, policy_option
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("dataset")
+@click.argument("dataset", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The new bundle's directory.  [default: BUNDLE-tuned]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already.")
 @click.option("--threshold", multiple=True, metavar="[STAGE=]T", help="Take this; --alpha certifies it.")
@@ -20,6 +20,7 @@ from branchy.cli import format_option, policy_option
 @click.option("--target-accuracy", type=float, metavar="PERCENT", help="The cheapest that are this accurate.")
 @click.option("--target-cost", type=float, metavar="N", help="The most accurate with this mean cost a sample.")
 @click.option("--alpha", type=float, help="The cheapest certified to lose at most this, such as 0.01.")
+@click.option("--certified", type=int, metavar="N", help="Number N of BUNDLE's own certified; takes no DATASET.")
 @click.option("--delta", type=float, default=0.05, show_default=True, help="Probability that a promise fails.")
 @click.option(
     "--loss",
@@ -42,21 +43,29 @@ from branchy.cli import format_option, policy_option
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads for one batch.")
 @click.option("--unseen", is_flag=True, help="None of DATASET was trained on: use all that is not for testing.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the samples' order.")
-def command(bundle: Path, dataset: str, threshold: tuple[str, ...], target_share: str | None, **options: Any) -> None:
+def command(
+    bundle: Path, dataset: str | None, threshold: tuple[str, ...], target_share: str | None, **options: Any
+) -> None:
     """Choose the exits' thresholds of BUNDLE and write a bundle that has them.
 
     DATASET is that of the training, of which the parts kept for this are taken; or, with --unseen,
     other data. Its test samples are left for `branchy evaluate`. Give one of --threshold,
-    --target-share, --target-accuracy, --target-cost and --alpha. Only --alpha promises anything.
+    --target-share, --target-accuracy, --target-cost and --alpha. Only --alpha promises anything;
+    --certified N keeps what was promised and takes other thresholds of the certified.
     """
     from branchy.core.cascade import parse_thresholds
     from branchy.datasets import load
     from branchy.runner.tuning import TuneOptions, tune
+    from branchy.runner.tuning_certified import take_certified
+    from branchy.runner.tuning_summary import promise_text
     from branchy.store.bundle import Bundle
 
     shares = tuple(_number(part) for part in target_share.split(",")) if target_share else None
     wanted = TuneOptions(thresholds=parse_thresholds(threshold), target_share=shares, **options)
     loaded = Bundle.load(bundle)
+    if dataset is None:
+        click.echo(promise_text(take_certified(loaded, wanted)))
+        return
     height, width = loaded.spec.input.tensor.shape[:2]
     data = load(dataset, size=(height, width))
     for line in data.skipped:

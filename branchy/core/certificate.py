@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from branchy.core.cascade import CascadeSpec, ExitSettings, FormatName, PolicyName, StageSpec, Uplink
@@ -55,7 +55,8 @@ class Certificate:
         policy: of the early exits.
         temperatures: of the exits, by stage.
         cost: what `CertifiedThresholds.cost` counts.
-        certified: the set, safest first. One may be taken for another at any time.
+        certified: the set, safest first. The promise holds for all of them at once, so that one may be taken
+            for another at any time, for all exits together and not by what a sample looks like.
     """
 
     loss: LossName
@@ -74,20 +75,29 @@ class Certificate:
     cost: Literal["bytes", "flops"]
     certified: tuple[CertifiedThresholds, ...]
 
-    @property
-    def promise(self) -> str:
-        """What is promised, for people."""
+    def promise(self, spec: CascadeSpec) -> str:
+        """What is promised of a cascade that passes `check`, for people.
+
+        Args:
+            spec: with the thresholds of one of the certified vectors.
+        """
         how = "on average" if self.delta is None else f"with probability {100 * (1 - self.delta):g} %"
-        count = len(self.certified)
-        which = "these thresholds" if count == 1 else f"these thresholds, the last of {count} from safe to cheap"
+        count, number = len(self.certified), self.vectors.index(self._early_thresholds(spec)) + 1
+        which = "these thresholds" if count == 1 else f"these thresholds, {number} of {count} from safe to cheap"
         bounded = _BOUNDED[self.loss].format(f"{100 * self.alpha:g}")
         return f"promised {how}: {bounded}; {which}, by {self.samples:,} samples ({self.method})"
 
     def check(self, spec: CascadeSpec) -> None:
-        """Raise `BundleError` unless the cascade's own settings are those that were certified."""
-        exits = {s.name: e for s in spec.stages if (e := s.exit_settings(self._format(s))) is not None}
-        *early, _ = exits.values()
-        own = {name: e.threshold for name, e in zip(exits, early, strict=False)}
+        """Hold a cascade's own settings against what was certified.
+
+        Args:
+            spec: the cascade of the bundle that the certificate is in.
+
+        Raises:
+            BundleError: it is about another variant, or other thresholds.
+        """
+        exits = self._exits(spec)
+        early = list(exits.values())[:-1]
         found = {
             "uplinks": ({s.name: s.uplink for s in spec.stages if s.uplink is not None}, self.uplinks),
             "temperatures": ({name: e.temperature for name, e in exits.items()}, self.temperatures),
@@ -96,8 +106,20 @@ class Certificate:
         for what, (has, certified) in found.items():
             if has != certified:
                 raise BundleError(f"certificate: it is about other {what} than the bundle's; tune the bundle again")
-        if own not in [each.thresholds for each in self.certified]:
+        if self._early_thresholds(spec) not in self.vectors:
             raise BundleError("certificate: the bundle's thresholds are not among the certified; tune the bundle again")
+
+    @property
+    def vectors(self) -> list[Mapping[str, float]]:
+        """The certified set, each vector by stage."""
+        return [each.thresholds for each in self.certified]
+
+    def _exits(self, spec: CascadeSpec) -> dict[str, ExitSettings]:
+        return {s.name: e for s in spec.stages if (e := s.exit_settings(self._format(s))) is not None}
+
+    def _early_thresholds(self, spec: CascadeSpec) -> dict[str, float]:
+        *early, _ = self._exits(spec).items()
+        return {name: settings.threshold for name, settings in early}
 
     def _format(self, stage: StageSpec) -> FormatName:
         if stage.name not in self.formats:
@@ -116,8 +138,10 @@ def runs_as_certified(
 ) -> bool:
     """Whether these stages, run in one format with these exits' settings, are what a bundle's certificate is about.
 
-    Every tier of a cascade has the same bundle and compares with its own settings, so what all of them
-    say yes to is the bundle's own vector of thresholds. The full model alone is never certified.
+    Every vector of the certified set will do, but all exits must have the thresholds of the same one. A tier
+    that runs all early exits knows that they have. One that runs some of them cannot know of the others', but
+    for what is written in the bundle, which all tiers have: it must run with the bundle's own. The last exit
+    answers whatever its threshold is. The full model alone is never certified.
 
     Args:
         certificate: the bundle's.
@@ -126,9 +150,13 @@ def runs_as_certified(
         fmt: their format.
         exits: their exits' settings, as they run.
     """
-    return certificate is not None and all(
-        certificate.formats.get(stage.name) == fmt
-        and stage.uplink == spec.stage(stage.name).uplink
-        and exits.get(stage.name) == spec.stage(stage.name).exit_settings(fmt)
-        for stage in stages
-    )
+    if certificate is None or any(
+        certificate.formats.get(stage.name) != fmt or stage.uplink != spec.stage(stage.name).uplink for stage in stages
+    ):
+        return False
+    own = {name: spec.stage(name).exit_settings(fmt) for name in exits}
+    if any(has is None or replace(has, threshold=exits[name].threshold) != exits[name] for name, has in own.items()):
+        return False
+    early = [name for name in exits if spec.stage(name).successors]
+    thresholds = {name: exits[name].threshold for name in early}
+    return all(exits[name] == own[name] for name in early) or thresholds in certificate.vectors

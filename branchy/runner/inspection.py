@@ -32,7 +32,7 @@ def describe(bundle: Bundle) -> Data:
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
         "training": asdict(manifest.training),
         "certificate": None if manifest.certificate is None else asdict(manifest.certificate),
-        "promise": None if manifest.certificate is None else manifest.certificate.promise,
+        "promise": None if manifest.certificate is None else manifest.certificate.promise(spec),
     }
 
 

@@ -38,7 +38,8 @@ class TuneOptions:
         target_share: per cent of the answers that shall leave at each exit; or
         target_accuracy: in per cent, the cheapest that reach it; or
         target_cost: mean cost of a sample, the most accurate that keep to it; or
-        alpha: the cheapest of which can be promised that they lose at most this share.
+        alpha: the cheapest of which can be promised that they lose at most this share; or
+        certified: the bundle's own certified vector of this number, from 1, safest first (`take_certified`).
         delta: probability that the promise does not hold.
         loss: what is not to be lost.
         guarantee: `probability`, or `expected`, which has no delta.
@@ -58,6 +59,7 @@ class TuneOptions:
     target_accuracy: float | None = None
     target_cost: float | None = None
     alpha: float | None = None
+    certified: int | None = None
     delta: float = 0.05
     loss: LossName = "gap"
     guarantee: Guarantee = "probability"
@@ -79,9 +81,11 @@ def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
         UsageError: options that exclude each other or are out of range; a data set that does not fit.
         TuningError: nothing could be certified, or no thresholds reach the target; nothing is written.
     """
-    _check(options)
+    if options.certified is not None:
+        raise UsageError("--certified takes no DATASET: what the certified thresholds lose is known")
+    check_options(options)
     check_fits(data, bundle.spec)
-    out = options.out or bundle.path.with_name(f"{bundle.path.name}-tuned")
+    out = target_of(bundle, options)
     check_target(out, overwrite=options.overwrite)
     parts = tuning_parts(bundle, data, unseen=options.unseen, seed=options.seed)
     spec = _with_given(bundle.spec, options)
@@ -100,12 +104,19 @@ def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
     return Tuned(written, data.name, options.fmt, tuning.names, chosen, len(tuning), fresh, costs, options.cost)
 
 
-def _check(options: TuneOptions) -> None:
+def target_of(bundle: Bundle, options: TuneOptions) -> Path:
+    """Where the new bundle is written: beside the old one, unless told."""
+    return options.out or bundle.path.with_name(f"{bundle.path.name}-tuned")
+
+
+def check_options(options: TuneOptions) -> None:
+    """Raise `UsageError` unless just one thing is asked for, and every number is in its range."""
     asked = {
         "--target-share": options.target_share,
         "--target-accuracy": options.target_accuracy,
         "--target-cost": options.target_cost,
         "--alpha": options.alpha,
+        "--certified": options.certified,
     }
     given = [flag for flag, value in asked.items() if value is not None]
     if options.thresholds is not None and given != ["--alpha"]:

@@ -78,14 +78,14 @@ class Tuned:
             f"{self.dataset}: thresholds from {self.tuned_on:,} samples, measured on {len(self.fresh):,} others, "
             f"{self.fmt}, {self.fresh.policy}"
         )
-        return "\n\n".join([heading, text_table(header, rows, left=2), self._promise(), self._where()])
+        return "\n\n".join([heading, text_table(header, rows, left=2), promise_text(self.bundle)])
 
-    def _promise(self) -> str:
-        certificate = self.bundle.manifest.certificate
-        return "nothing is promised of these thresholds" if certificate is None else certificate.promise
 
-    def _where(self) -> str:
-        return f"bundle {self.bundle.path} ({self.bundle.digest[:12]})"
+def promise_text(bundle: Bundle) -> str:
+    """What is promised of a bundle's thresholds, and where it lies, for a terminal."""
+    certificate, where = bundle.manifest.certificate, f"bundle {bundle.path} ({bundle.digest[:12]})"
+    promise = "nothing is promised of these thresholds" if certificate is None else certificate.promise(bundle.spec)
+    return f"{promise}\n\n{where}"
 
 
 def _cells(right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], of: int) -> tuple[str, str, str]:

@@ -45,10 +45,29 @@ def test_options_reach_the_tuning(run: Run, toy_bundle: Bundle, data: Path, tmp_
     assert "promised on average: at most 10 % of the answers name another class than the full model" in text
 
 
+def test_other_certified_thresholds_are_taken_without_data(
+    run: Run, toy_bundle: Bundle, data: Path, tmp_path: Path
+) -> None:
+    run("tune", toy_bundle.path, data, "--unseen", "--alpha", "0.1", "--out", tmp_path / "tuned")
+    code, text, _ = run("tune", tmp_path / "tuned", "--certified", "1", "--out", tmp_path / "safest")
+    assert code == 0
+    promise, where = text.strip().split("\n\n")
+    assert "these thresholds, 1 of " in promise
+    assert where == f"bundle {tmp_path / 'safest'} ({Bundle.load(tmp_path / 'safest').digest[:12]})"
+    for line, said in (
+        ([], "branchy: expected DATASET to choose thresholds by, or --certified N without one"),
+        ([data, "--certified", "1"], "branchy: --certified takes no DATASET: "),
+    ):
+        code, _, err = run("tune", tmp_path / "tuned", *line, "--out", tmp_path / "x")
+        assert code == 2
+        assert err.startswith(said)
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "line"),
     [
-        ([], 2, "branchy: expected one of --target-share, --target-accuracy, --target-cost, --alpha, --threshold, or"),
+        ([], 2, "branchy: expected one of --target-share, --target-accuracy, --target-cost, --alpha, --certified, "),
         (["--alpha", "0.1"], 2, "branchy: data set toy: it is not divided as that which the bundle was trained on"),
         (["--unseen", "--alpha", "0.001"], 1, "branchy: too few samples to promise an accuracy gap to the full model"),
         (["--target-share", "a,b"], 2, "Error: Invalid value for --target-share: expected numbers"),

@@ -65,9 +65,13 @@ CERTIFICATE = Certificate(
 )
 
 
+def _with(thresholds: Mapping[str, float] | float) -> CascadeSpec:
+    return override_exits(SPEC, "litert", policy=None, thresholds=thresholds)
+
+
 def test_a_bundle_that_is_as_certified_fits() -> None:
     CERTIFICATE.check(SPEC)
-    CERTIFICATE.check(override_exits(SPEC, "litert", policy=None, thresholds={"edge": 0.9, "fog": 0.9}))
+    CERTIFICATE.check(_with({"edge": 0.9, "fog": 0.9}))
     CERTIFICATE.check(override_exits(SPEC, "keras", policy=None, thresholds=0.1))  # of which it says nothing
 
 
@@ -88,18 +92,18 @@ def test_one_about_something_else_does_not(changes: Mapping[str, Any], line: str
 
 
 def test_the_promise_says_what_is_certain_and_how_certain() -> None:
-    assert CERTIFICATE.promise == (
+    assert CERTIFICATE.promise(SPEC) == (
         "promised with probability 95 %: accuracy is at most 1 % below the full model's; "
-        "these thresholds, the last of 2 from safe to cheap, by 5,000 samples (binomial)"
+        "these thresholds, 2 of 2 from safe to cheap, by 5,000 samples (binomial)"
     )
+    assert "these thresholds, 1 of 2 from safe to cheap" in CERTIFICATE.promise(_with({"edge": 0.9, "fog": 0.9}))
     expected = replace(CERTIFICATE, guarantee="expected", delta=None, method="conformal", loss="error")
-    assert expected.promise.startswith("promised on average: at most 1 % of the answers are wrong; ")
+    assert expected.promise(SPEC).startswith("promised on average: at most 1 % of the answers are wrong; ")
 
 
 def test_thresholds_of_two_certified_vectors_are_not_certified_together() -> None:
-    mixed = override_exits(SPEC, "litert", policy=None, thresholds={"edge": 0.9, "fog": 0.8})
     with pytest.raises(BundleError, match="thresholds are not among the certified"):
-        CERTIFICATE.check(mixed)
+        CERTIFICATE.check(_with({"edge": 0.9, "fog": 0.8}))
 
 
 def _runs(names: tuple[str, ...], *, fmt: str = "litert", spec: CascadeSpec = SPEC, made: Any = CERTIFICATE) -> bool:
@@ -108,14 +112,28 @@ def _runs(names: tuple[str, ...], *, fmt: str = "litert", spec: CascadeSpec = SP
     return runs_as_certified(made, SPEC, stages, fmt, exits)
 
 
-def test_a_tier_runs_as_certified_with_the_bundles_own_settings_only() -> None:
+def test_a_tier_runs_as_certified_with_the_bundles_own_settings() -> None:
     assert _runs(("edge",))
     assert _runs(("fog", "cloud"))
+    assert _runs(NAMES)
     assert not _runs(("edge",), made=None)
     assert not _runs(("edge",), fmt="keras")
     assert not _runs(("full",))
-    safer = override_exits(SPEC, "litert", policy=None, thresholds={"edge": 0.9})
-    assert not _runs(("edge",), spec=safer)  # the fog would have to know
-    assert _runs(("fog",), spec=safer)
     other = replace(SPEC, stages=(replace(SPEC.stages[0], uplink=Uplink("activation", "float16")), *SPEC.stages[1:]))
     assert not _runs(("edge",), spec=other)
+
+
+def test_another_certified_vector_will_do_where_one_tier_has_all_of_it() -> None:
+    safer = _with({"edge": 0.9, "fog": 0.9})
+    assert _runs(NAMES, spec=safer)
+    assert _runs(("edge", "fog"), spec=safer)
+    assert not _runs(("edge",), spec=safer)  # it cannot know of the fog
+    assert not _runs(("fog", "cloud"), spec=safer)
+    assert not _runs(NAMES, spec=_with({"edge": 0.9}))
+    assert not _runs(NAMES, spec=_with(0.7))
+    assert not _runs(NAMES, spec=override_exits(SPEC, "litert", policy="margin", thresholds=0.9))
+
+
+def test_the_last_exit_answers_whatever_its_threshold_is() -> None:
+    assert _runs(("cloud",), spec=_with({"cloud": 0.5}))
+    assert _runs(NAMES, spec=_with({"cloud": 0.5}))

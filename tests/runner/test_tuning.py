@@ -200,6 +200,15 @@ def test_only_the_variant_that_was_certified_answers_so(tuned: Any, toy_bundle: 
     assert not any(answer.certified for answer in Cascade(toy_bundle).predict(batch))
 
 
+def test_a_tier_with_the_only_early_exit_may_run_any_certified_threshold(tuned: Any) -> None:
+    bundle = tuned(alpha=0.1).bundle
+    for each in (bundle.manifest.certificate.certified[0], bundle.manifest.certificate.certified[-2]):
+        assert load_tier(bundle, ("edge",), thresholds=each.thresholds).model.certified
+        assert Cascade(bundle, thresholds=each.thresholds["edge"]).certified
+    between = np.mean([each.thresholds["edge"] for each in bundle.manifest.certificate.certified[:2]])
+    assert not load_tier(bundle, ("edge",), thresholds=float(between)).model.certified
+
+
 def test_each_tier_knows_of_its_own_part(tuned: Any) -> None:
     bundle = tuned(alpha=0.1).bundle
     assert load_tier(bundle, ("edge",)).model.certified
