@@ -96,11 +96,15 @@ class Acknowledged:
 
 @dataclass(slots=True)
 class SendFailed:
-    """The broker has not the answer or dead letter of that token; `permanent` when trying again cannot help."""
+    """The broker has not the answer or dead letter of that token.
+
+    `permanent` when sending the same again at once cannot help; `too_large` when a smaller one might be taken.
+    """
 
     token: Token
     permanent: bool
     text: str
+    too_large: bool = False
 
 
 @dataclass(slots=True)
@@ -173,11 +177,15 @@ class SendAnswer:
 
 @dataclass(slots=True)
 class DeadLetter:
-    """Send the delivery as it came to the dead letters, with why. Terminal; its report is reported back."""
+    """Send the delivery as it came to the dead letters, with why. Terminal; its report is reported back.
+
+    `bare`: only where it lies and why, as it is too large for the dead letters.
+    """
 
     token: Token
     code: str
     text: str
+    bare: bool = False
 
 
 @dataclass(slots=True)

@@ -32,6 +32,9 @@ from branchy.core.way_up import WayUp
 from branchy.core.wire import check_tensor
 from branchy.errors import WireError
 
+KEPT_S = 5.0
+"""How long a dead letter that the brokers do not take waits until it is tried again."""
+
 LATENCY_BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 10e3, 30e3)
 
 
@@ -62,6 +65,7 @@ class TierMachine:
         self._jobs: dict[Key, Job] = {}
         self._by_token: dict[ev.Token, Job] = {}
         self._unacknowledged: dict[ev.Token, ev.SendAnswer | ev.DeadLetter] = {}
+        self._kept: dict[ev.Token, float] = {}  # dead letters that no broker takes: when each is due, the first first
         self._queue = WorkQueue()
         self._works: dict[int, tuple[list[Job], float]] = {}
         self._timers: list[tuple[float, int, Job]] = []
@@ -105,6 +109,8 @@ class TierMachine:
                 self._answer_here(job, "timeout", now)
             else:
                 self._reject(job, "expired", "the deadline passed before it was computed", now)
+        if self._kept:
+            self._try_kept(now)
         self._submit(now)
         self._hold_or_resume()
         return self._take_effects()
@@ -113,7 +119,11 @@ class TierMachine:
         """When to call `advance` again if nothing happens before; None when nothing is due."""
         while self._timers and self._timers[0][2].ended:
             heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+        due = self._timers[0][0] if self._timers else None
+        if self._kept:
+            kept = next(iter(self._kept.values()))
+            due = kept if due is None else min(due, kept)
+        return due
 
     @property
     def idle(self) -> bool:
@@ -453,17 +463,33 @@ class TierMachine:
             self._out.append(ev.Settle(event.token))
 
     def _on_send_failed(self, event: ev.SendFailed, now: float) -> None:
-        """Send again what may still arrive; what cannot is settled, counted and never blocks the rest."""
+        """Send again what may still arrive; an answer that cannot is settled, counted and never blocks the rest."""
         effect = self._unacknowledged.get(event.token)
         if effect is None:
             return
         self.counters["send.failed"] += 1
         if not event.permanent:
             self._out.append(effect)
-            return
-        self.counters["undeliverable"] += 1
-        del self._unacknowledged[event.token]
-        self._out.append(ev.Settle(event.token))
+        elif isinstance(effect, ev.DeadLetter):
+            self._keep(effect, event.too_large, now)
+        else:
+            self.counters["undeliverable"] += 1
+            del self._unacknowledged[event.token]
+            self._out.append(ev.Settle(event.token))
+
+    def _keep(self, effect: ev.DeadLetter, too_large: bool, now: float) -> None:
+        """A dead letter is all that is left of a message, so nothing but its acknowledgement settles it."""
+        if too_large and not effect.bare:
+            bare = replace(effect, bare=True)
+            self._unacknowledged[effect.token] = bare
+            self._out.append(bare)
+        else:  # a right or a topic is missing, which somebody may mend
+            self._kept[effect.token] = now + KEPT_S
+
+    def _try_kept(self, now: float) -> None:
+        for token in [token for token, due in self._kept.items() if due <= now]:
+            del self._kept[token]
+            self._out.append(self._unacknowledged[token])
 
     # --- hand-over -----------------------------------------------------------------------------------------------
 
@@ -471,8 +497,9 @@ class TierMachine:
         for token in event.tokens:
             job = self._by_token.get(token)
             if job is None:
-                if event.lost:
+                if event.lost or token in self._kept:  # who has it now writes the dead letter, or keeps it
                     self._unacknowledged.pop(token, None)
+                    self._kept.pop(token, None)
             elif job.verdict is not None and not event.lost:
                 self._answer_here(job, "handover", now)
             else:

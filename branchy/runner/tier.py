@@ -37,7 +37,7 @@ LOOK_AGAIN_S = 0.05
 """How often a full send queue is tried again."""
 TURNS = 2
 """Most turns in a row of a thread that brought an event, and most quick batches a turn: it has work of its own."""
-DEAD_LOGGED = 100
+LOGGED = 100
 """So many dead letters are logged one by one, then each so-many-th: a flood of garbage must not flood the log."""
 
 
@@ -66,6 +66,8 @@ class _Tag:
     kind: Literal["answer", "dead", "courtesy", "up"]
     key: Any
 
+
+_SENT = {"answer": "an answer", "dead": "a dead letter", "courtesy": "an error answer"}
 
 _Event = tr.TransportEvent | ev.Computed | ev.Drain
 T = TypeVar("T")
@@ -113,6 +115,7 @@ class Tier:
         self._leaving: list[tr.Revoked] = []
         self._stopping_since: float | None = None
         self._breaker_epoch = 0
+        self._dead = self._undelivered = 0
         self._effects: Mapping[type, Callable[[Any], None]] = {
             ev.Submit: self._submit,
             ev.Forward: self._forward,
@@ -260,8 +263,8 @@ class Tier:
             case tr.Revoked(tokens, _, lost):
                 self._handle(ev.TakenAway(tokens, lost))
                 self._leaving.append(event)
-                if lost:
-                    for token in tokens:  # no report of theirs makes the machine settle them any more
+                for token in tokens:
+                    if not self.machine.holds(token):  # no report of theirs makes the machine settle them any more
                         self._deliveries.pop(token, None)
             case tr.LinkState(link, up, detail):
                 self.links_up[link] = up
@@ -279,14 +282,14 @@ class Tier:
         if tag.kind == "up":
             if error is not None:
                 self._handle(ev.ForwardFailed(tag.key, error.text))
-        elif tag.kind == "courtesy":
-            if error is not None:
-                log.warning("an error answer was not delivered: %s", error.text)
-        elif error is None:
-            self._handle(ev.Acknowledged(tag.key))
-        else:
-            log.warning("%s not delivered: %s", "an answer" if tag.kind == "answer" else "a dead letter", error.text)
-            self._handle(ev.SendFailed(tag.key, error.permanent, error.text))
+            return
+        if error is not None:
+            self._undelivered += 1
+            if _is_logged(self._undelivered):
+                log.warning("%s was not delivered (%d so far): %s", _SENT[tag.kind], self._undelivered, error.text)
+        if tag.kind != "courtesy":
+            failed = error and ev.SendFailed(tag.key, error.permanent, error.text, error.too_large)
+            self._handle(failed or ev.Acknowledged(tag.key))
 
     def _handle(self, event: ev.Event) -> None:
         self._do(self.machine.handle(event, self._clock()))
@@ -371,23 +374,28 @@ class Tier:
 
     def _send_dead_letter(self, effect: ev.DeadLetter) -> bool:
         """The message as it came and why it is there; its reply address too, for when it is sent again."""
-        delivery = self._deliveries[effect.token]
-        dead = self.machine.counters["dead"]
-        if dead <= DEAD_LOGGED or dead % DEAD_LOGGED == 0:
-            log.warning("dead letter %d (%s): %s", dead, effect.code, effect.text)
+        delivery, text = self._deliveries[effect.token], effect.text
+        if effect.bare:
+            text = f"{effect.token} is left out, it is too large for the dead letters: {text}"
+            delivery = tr.Delivery(effect.token, tr.Message((), b""), 0.0, None, None)
         why = [
             (wire.ERROR_CODE, effect.code.encode()),
-            (wire.ERROR_TEXT, effect.text.encode()[:1000]),
+            (wire.ERROR_TEXT, text.encode()[:1000]),
             (wire.ERROR_TIER, self.name.encode()),
         ]
         message = tr.Message([*delivery.message.headers, *why], delivery.message.body)
-        return self._back.sender.send(
+        sent = self._back.sender.send(
             self._back.dead_letters,
             message,
             _Tag("dead", effect.token),
             correlation=delivery.correlation,
             reply_to=delivery.reply_to,
         )
+        if sent:
+            self._dead += 1
+            if _is_logged(self._dead):
+                log.warning("dead letter %d (%s): %s", self._dead, effect.code, text)
+        return sent
 
     def _forget(self, effect: ev.Forget) -> None:
         self._deliveries.pop(effect.token, None)
@@ -421,6 +429,10 @@ class Tier:
                 if revoked not in still:
                     revoked.done.set()
             self._leaving = [r for r in still if not r.done.is_set()]
+
+
+def _is_logged(number: int) -> bool:
+    return number <= LOGGED or number % LOGGED == 0
 
 
 def _read_answer(message: tr.Message) -> Any:

@@ -54,7 +54,7 @@ class Delivery:
     """A request as it arrived.
 
     Attributes:
-        token: settles it; opaque.
+        token: settles it; opaque, and as text the message's place for a person who looks for it.
         age_s: how long it has been in the queue (0 where the transport has no append time).
         reply_to: where its answer goes, None where it asks for none.
         correlation: opaque bytes that pair the answer with this attempt.
@@ -72,10 +72,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class SendError:
-    """Why a send failed; `permanent` when sending the same again cannot help."""
+    """Why a send failed; `permanent` when sending the same again cannot help, `too_large` when less might do."""
 
     text: str
     permanent: bool
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class Sender(Protocol):
         correlation: bytes | None = None,
         reply_to: Address | None = None,
     ) -> bool:
-        """Queue a message; False when the queue is full (backpressure: nothing was queued, no event follows)."""
+        """Queue a message; False when it takes none now (backpressure: nothing was queued, no event follows)."""
 
     def purge(self) -> None:
         """Drop what has not reached a broker; each dropped send is reported as failed."""

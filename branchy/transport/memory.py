@@ -162,12 +162,15 @@ class MemoryBroker:
                 for member, hand in group.deal().items():
                     member.receive(hand)
 
-    def store(self, to: Address, message: Message, correlation: bytes | None, reply_to: Address | None) -> str | None:
+    def store(
+        self, to: Address, message: Message, correlation: bytes | None, reply_to: Address | None
+    ) -> SendError | None:
         """Put a sent message where it goes (for the links); returns why that cannot be."""
         if not isinstance(to, MemoryAddress) or to.topic not in self.topics:
-            return f"unknown address {to!r}"
+            return SendError(f"unknown address {to!r}", permanent=True)
         if message.size_bytes > self.max_message_bytes:
-            return f"expected at most {self.max_message_bytes} bytes, got {message.size_bytes}"
+            text = f"expected at most {self.max_message_bytes} bytes, got {message.size_bytes}"
+            return SendError(text, permanent=True, too_large=True)
         if to.replica is None:
             if reply_to is None or self._is_inbox(reply_to):
                 self.put(to.topic, message, reply_to=reply_to, correlation=correlation)
@@ -342,7 +345,7 @@ class MemorySender:
         while self._queue:
             queued = self._queue.popleft()
             refused = self._broker.store(queued.to, queued.message, queued.correlation, queued.reply_to)
-            self._sink(Sent(queued.tag, SendError(refused, permanent=True) if refused else None))
+            self._sink(Sent(queued.tag, refused))
 
     def expire(self) -> None:
         """Fail what has waited too long (for the broker)."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tier_world as w
 
 from branchy.core import tier_events as ev
 from branchy.core.messages import EncodedSample
-from branchy.core.tier_machine import TierMachine
+from branchy.core.tier_machine import KEPT_S, TierMachine
 from branchy.core.tier_model import TierLimits
 
 LIMITS = TierLimits(batch_size=8, pending=4, backlog=16, unsettled=64, way_back_s=0.01, window_s=10.0, probe_s=2.0)
@@ -586,6 +588,43 @@ def test_an_answer_that_was_not_delivered_is_sent_again_and_one_that_cannot_be_i
     assert tier.machine.handle(ev.SendFailed(token, False, "timed out"), tier.now) == [sent]
     assert tier.machine.handle(ev.SendFailed(token, True, "no such topic"), tier.now) == [ev.Settle(token)]
     assert tier.machine.counters["undeliverable"] == 1
+
+
+def test_a_dead_letter_that_no_broker_takes_is_kept_and_tried_again_until_one_does():
+    tier = world()
+    token = tier.garbage()
+    dead = tier.tokens[token].terminal
+    for _ in range(3):
+        assert tier.machine.handle(ev.SendFailed(token, True, "not allowed"), tier.now) == []
+        assert tier.machine.wakeup() == tier.now + KEPT_S
+        assert tier.machine.advance(tier.now + 0.9 * KEPT_S) == []
+        assert not tier.machine.idle
+        tier.now += KEPT_S
+        assert tier.machine.advance(tier.now) == [dead]
+    assert tier.machine.handle(ev.Acknowledged(token), tier.now) == [ev.Settle(token)]
+    assert (tier.machine.wakeup(), tier.machine.idle) == (None, True)
+
+
+def test_a_dead_letter_that_is_too_large_is_sent_at_once_without_the_message_itself():
+    tier = world()
+    token = tier.garbage()
+    bare = replace(tier.tokens[token].terminal, bare=True)
+    too_large = ev.SendFailed(token, True, "too large", too_large=True)
+    assert tier.machine.handle(too_large, tier.now) == [bare]
+    assert tier.machine.handle(too_large, tier.now) == []
+    assert tier.machine.advance(tier.now + KEPT_S) == [bare]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_kept_dead_letter_goes_with_its_partition(lost):
+    """Another replica has the message now, and the same to do with it."""
+    tier = world()
+    token = tier.garbage()
+    tier.machine.handle(ev.SendFailed(token, True, "not allowed"), tier.now)
+    tier.handle(ev.TakenAway(frozenset({token}), lost))
+    assert not tier.machine.holds(token)
+    assert tier.machine.wakeup() is None
+    assert tier.machine.advance(tier.now + KEPT_S) == []
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------

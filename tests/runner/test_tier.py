@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from tier_world import model_of, stage
 
 from branchy.core import wire
 from branchy.core.messages import EncodedSample
+from branchy.core.tier_machine import KEPT_S
 from branchy.core.tier_model import TierLimits
 from branchy.runner.events import Stamper
 from branchy.runner.tier import LOOK_AGAIN_S, Back, Tier
-from branchy.transport.base import Arrived, Delivery, Message, Revoked, Sent
+from branchy.transport.base import Arrived, Delivery, Message, Revoked, SendError, Sent
 
 
 @pytest.fixture
@@ -192,15 +194,21 @@ class NoRoom:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.tags: list[object] = []
+        self.settled: list[object] = []
         self.room = False
 
-    def send(self, to: str, *rest: object, **more: object) -> bool:
+    def send(self, to: str, message: Message, tag: object, **more: object) -> bool:
         if self.room:
             self.sent.append(to)
+            self.tags.append(tag)
         return self.room
 
     def submit(self, work: object) -> None:
         pass
+
+    def settle(self, token: object) -> None:
+        self.settled.append(token)
 
     start = pause = resume = lambda self: None
 
@@ -221,6 +229,39 @@ def test_a_dead_letter_whose_partition_is_lost_is_neither_kept_nor_sent():
     tier.step([])
     assert not back.sent
     assert tier.wait_s is None, "nothing waits for room any more"
+
+
+def test_a_dead_letter_too_large_for_its_topic_says_where_the_message_lies(cascade, caplog):
+    edge, limit_bytes = cascade.start("edge"), 2_000
+    body = bytes(limit_bytes)
+    cascade.broker.max_message_bytes = limit_bytes  # more was taken once: a setting was changed
+    cascade.broker.put("branchy.toy.edge.requests", Message([], body), correlation=body)
+    cascade.ask(sample(0), to="edge")
+    cascade.answer()
+    (dead,) = cascade.dead("edge")
+    headers = dict(dead.headers)
+    assert (dead.body, headers["branchy-error-code"]) == (b"", b"reply-to")
+    assert re.match(rb"\d+ is left out, it is too large for the dead letters: ", headers["branchy-error"])
+    assert edge.back.source.unsettled() == 0
+
+
+def test_a_dead_letter_that_may_not_be_written_is_kept_and_the_log_says_so_now_and_then(caplog):
+    now = 100.0
+    tier, back = stuck_tier(lambda: now)
+    back.room = True
+    for tries in range(1, 251):
+        tier.step([])
+        assert len(back.sent) == tries
+        (tag,) = back.tags[tries - 1 :]
+        tier.step([Sent(tag, SendError("not allowed", permanent=True))])
+        assert tier.wait_s == pytest.approx(KEPT_S)
+        now += KEPT_S
+    assert not back.settled
+    for said in ("a dead letter was not delivered", "dead letter "):
+        assert sum(record.getMessage().startswith(said) for record in caplog.records) == 101
+    tier.step([])
+    tier.step([Sent(back.tags[-1], None)])
+    assert back.settled == ["token"]
 
 
 def test_a_full_send_queue_makes_no_deadline_late():

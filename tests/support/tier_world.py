@@ -16,7 +16,7 @@ from branchy.core import tier_events as ev
 from branchy.core.cascade import ExitSettings, Source, StageSpec, TensorSpec, Uplink
 from branchy.core.messages import Answer, EncodedSample, Request
 from branchy.core.settlement import SettlementTracker
-from branchy.core.tier_machine import TierMachine
+from branchy.core.tier_machine import KEPT_S, TierMachine
 from branchy.core.tier_model import TierLimits, TierModel
 
 DIGEST = "d" * 64
@@ -175,7 +175,7 @@ class World:
                 assert answer.request == delivery.request
                 assert (answer.status == "ok") == (answer.label is not None)
                 self.sends[token] = effect
-            case ev.DeadLetter(token, _, _):
+            case ev.DeadLetter(token):
                 self.terminal(token, effect)
                 self.sends[token] = effect
             case ev.Forget(token, superseded):
@@ -300,16 +300,17 @@ class TierRules(RuleBasedStateMachine):
         self.world.handle(ev.Acknowledged(token))
 
     @precondition(lambda self: self.world.sends)
-    @rule(data=st.data(), permanent=st.booleans())
-    def send_fails(self, data: st.DataObject, permanent: bool) -> None:
+    @rule(data=st.data(), permanent=st.booleans(), too_large=st.booleans())
+    def send_fails(self, data: st.DataObject, permanent: bool, too_large: bool) -> None:
         token = data.draw(st.sampled_from(sorted(self.world.sends)))
         effect = self.world.sends.pop(token)
         delivery = self.world.tokens[token]
-        if permanent:
+        if permanent and isinstance(effect, ev.SendAnswer):
             delivery.acknowledged = True  # nothing more can be done for it: it counts as finished
         else:
-            delivery.failed = effect
-        self.world.handle(ev.SendFailed(token, permanent, "broker said no"))
+            smaller = permanent and too_large and isinstance(effect, ev.DeadLetter)
+            delivery.failed = replace(effect, bare=True) if smaller else effect
+        self.world.handle(ev.SendFailed(token, permanent, "broker said no", permanent and too_large))
 
     @precondition(lambda self: self.world.tokens)
     @rule(data=st.data(), lost=st.booleans())
@@ -326,12 +327,13 @@ class TierRules(RuleBasedStateMachine):
             delivery.gone = True
             if lost:
                 self.world.sends.pop(token, None)
+            delivery.failed = delivery.failed if token in self.world.sends else None
 
     @rule(full=st.booleans())
     def back_full(self, full: bool) -> None:
         self.world.handle(ev.BackFull(full))
 
-    @rule(seconds=st.sampled_from([0.0, 0.001, 0.03, 0.3, 2.0]))
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.03, 0.3, 2.0, KEPT_S]))
     def time_passes(self, seconds: float) -> None:
         self.world.advance(seconds)
 
@@ -363,6 +365,7 @@ class TierRules(RuleBasedStateMachine):
             work, submit = next(iter(world.works.items()))
             world.compute(work, [UNSURE] * len(submit.inputs), {})
             world.advance()
+        world.advance(KEPT_S)  # what the brokers did not take is tried again
         for token in list(world.sends):
             del world.sends[token]
             world.tokens[token].acknowledged = True

@@ -32,6 +32,10 @@ class KafkaToken(NamedTuple):
     assignment: Assignment
     offset: int
 
+    def __str__(self) -> str:
+        """Coordinates, for a person who looks for the record."""
+        return f"{self.assignment.topic} [{self.assignment.partition}] offset {self.offset}"
+
 
 class Envelope(NamedTuple):
     """What the transport's own headers say, and the headers that remain."""

@@ -51,6 +51,8 @@ PERMANENT = frozenset(
 )
 """Errors that sending the same again cannot help."""
 
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+
 
 class KafkaSender:
     """A `Sender`: one idempotent producer, and a thread that serves its delivery reports."""
@@ -85,7 +87,10 @@ class KafkaSender:
         correlation: bytes | None = None,
         reply_to: Address | None = None,
     ) -> bool:
-        """Queue a message; what librdkafka refuses at once is reported as `Sent` all the same."""
+        """Queue a message; what librdkafka refuses at once is reported as `Sent` all the same.
+
+        A producer that came to its end takes none, as if its queue were full, until there is a new one.
+        """
         if self._closing.is_set():
             return False
         if not isinstance(to, KafkaAddress) or not isinstance(reply_to, KafkaAddress | None):
@@ -101,6 +106,8 @@ class KafkaSender:
         except BufferError:
             return False
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._FATAL:
+                return False
             self._sink(Sent(tag, _send_error(error.args[0])))
         return True
 
@@ -186,4 +193,4 @@ class KafkaSender:
 
 
 def _send_error(error: Any) -> SendError:
-    return SendError(error.str(), permanent=error.code() in PERMANENT)
+    return SendError(error.str(), permanent=error.code() in PERMANENT, too_large=error.code() in TOO_LARGE)

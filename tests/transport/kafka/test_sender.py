@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
-from transport_harness import Events, fresh_name, kafka_settings, message
+from tier_world import TIERS, model_of
+from transport_harness import PATIENCE_S, Events, fresh_name, kafka_settings, message
 
 from branchy.brokers.mock_cluster import TunedMockCluster, open_mock_cluster
 from branchy.config import LinkSettings
+from branchy.core.tier_model import TierLimits
 from branchy.errors import TransportError
-from branchy.transport.base import Sent
+from branchy.runner.tier import Back, Tier
+from branchy.transport.base import Arrived, Delivery, Message, Sent
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.addresses import KafkaAddress
 
@@ -144,11 +150,43 @@ def test_after_a_fatal_error_a_new_producer_sends_again_and_each_send_has_its_re
     events = Events()
     with closing(link.sender(events, message_timeout_s=10, queue_limit=1000)) as sender:
         sent = 0
+        until_s = time.monotonic() + PATIENCE_S
         while not any(report.error is None for report in events.of(Sent)):
-            assert sender.send(QUEUE, message("x"), sent)
-            sent += 1
+            sent += sender.send(QUEUE, message("x"), sent)
             events.wait(Sent, sent)
-            assert sent < 900, "never sent again"
+            assert time.monotonic() < until_s, "never sent again"
             time.sleep(0.02)
         assert sorted(report.tag for report in events.of(Sent)) == list(range(sent))
         assert all(not report.error.permanent for report in events.of(Sent) if report.error)
+
+
+class Garbage:
+    """The source of a tier's back, of messages that are no requests."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
+        self.settled: SimpleQueue[Any] = SimpleQueue()
+        self.settle = self.settled.put
+
+    def bring(self, token: str) -> None:
+        self.tier.sink(Arrived([Delivery(token, Message((), b"garbage"), 0.0, None, None)]))
+
+    start = pause = resume = lambda self: None
+
+
+def test_a_tier_waits_for_a_new_producer_without_trying_in_between(scripted: ScriptedBroker, caplog):
+    tier = Tier("edge", [model_of(TIERS["first"])], TierLimits())
+    source, link = Garbage(tier), scripted.link()
+    with closing(link.sender(tier.sink, message_timeout_s=10, queue_limit=10)) as sender:
+        back = Back(source, sender, QUEUE)
+        thread = threading.Thread(target=tier.run, args=(back, None, None))
+        thread.start()
+        source.bring("before")
+        assert source.settled.get(timeout=PATIENCE_S) == "before"
+        scripted.fail_next(PRODUCE, OUT_OF_ORDER_SEQUENCE_NUMBER)
+        source.bring("after")
+        assert source.settled.get(timeout=PATIENCE_S) == "after"
+        tier.stop()
+        thread.join(PATIENCE_S)
+    assert 1 <= tier.machine.counters["send.failed"] <= 3
+    assert sum("was not delivered" in said for said in caplog.messages) <= 3
