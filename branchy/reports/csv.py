@@ -64,7 +64,7 @@ class Row:
         reason: why that tier answered or refused; None when no answer came.
         confidence: of the answer, None without a label.
         bytes_up: headers and body sent up at all cuts; None where it is not known.
-        certified: whether the answer is under the bundle's certificate.
+        certified: whether there is an answer under the bundle's certificate; None where nothing was promised.
     """
 
     test: int
@@ -76,7 +76,7 @@ class Row:
     reason: Reason | None = None
     confidence: float | None = None
     bytes_up: int | None = None
-    certified: bool = False
+    certified: bool | None = None
 
     @classmethod
     def from_answer(
@@ -88,6 +88,7 @@ class Row:
         request_id: str,
         *,
         uplink_bytes: int = 0,
+        has_certificate: bool = False,
     ) -> Row:
         """The line of one request.
 
@@ -99,9 +100,10 @@ class Row:
             request_id: `branchy-request`.
             uplink_bytes: what the requester itself sent over the uplink, added to what the tiers
                 sent up. For a full model that no tier stands before: the whole request.
+            has_certificate: whether what was asked has one, so that it is to be told which answers are under it.
         """
         if answer is None:
-            return cls(test, expected, None, request_id)
+            return cls(test, expected, None, request_id, certified=False if has_certificate else None)
         cells = {
             title(h.tier): TierCells(h.index, h.compute_ms / 1e3, h.total_ms / 1e3, h.exit, h.confidence, h.bytes_up)
             for h in answer.hops
@@ -121,7 +123,7 @@ class Row:
             answer.reason,
             answer.confidence,
             uplink_bytes + sum(h.bytes_up for h in answer.hops),
-            answer.certified,
+            answer.certified if has_certificate else None,
         )
 
     @property
@@ -138,7 +140,7 @@ class Row:
             cell = self.tiers.get(name, TierCells())
             out += [_whole(cell.prediction), _amount(cell.computation_s), _amount(cell.prediction_s)]
         answer = [self.tier or "", self.reason or "", _amount(self.confidence), _whole(self.bytes_up)]
-        out += [self.request, *answer, "1" if self.certified else ""]
+        out += [self.request, *answer, _mark(self.certified)]
         for name in tiers:
             cell = self.tiers.get(name, TierCells())
             out += [cell.exit or "", _exact(cell.confidence), _whole(cell.bytes_up)]
@@ -156,6 +158,10 @@ def _whole(value: int | None) -> str:
 
 def _amount(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
+
+
+def _mark(value: bool | None) -> str:
+    return "" if value is None else "1" if value else "0"
 
 
 def _exact(value: float | None) -> str:
@@ -300,7 +306,7 @@ class _Line:
             reason=self._cell("Reason", _to_reason),
             confidence=self._cell("Confidence", _to_amount),
             bytes_up=self._cell("Bytes_Up", _to_whole),
-            certified=self._cell("Certified", _to_mark) is not None,
+            certified=self._cell("Certified", _to_mark),
         )
         if (row.tier is None) != (row.reason is None):
             raise self._error("Reason", "one where Answering_Tier has one, and none where it has none")
@@ -353,9 +359,9 @@ def _to_amount(text: str) -> float:
 
 
 def _to_mark(text: str) -> bool:
-    if text != "1":
+    if text not in ("0", "1"):
         raise ValueError
-    return True
+    return text == "1"
 
 
 def _to_reason(text: str) -> Reason:
@@ -367,7 +373,7 @@ def _to_reason(text: str) -> Reason:
 _EXPECTED: Mapping[Callable[[str], object], str] = {
     _to_whole: "a whole number from 0 up",
     _to_amount: "a number from 0 up",
-    _to_mark: "1 or nothing",
+    _to_mark: "1, 0 or nothing",
     _to_reason: f"one of {', '.join(get_args(Reason))}",
     str: "a word",
 }

@@ -42,7 +42,7 @@ class Summary:
         latency: round trips of the answered requests.
         latency_of: the same by answering tier.
         bytes_up: mean bytes sent up a request, where it is known.
-        certified: answers that are under the bundle's certificate.
+        certified: answers that are under the bundle's certificate; None where it has none.
     """
 
     samples: int
@@ -55,7 +55,7 @@ class Summary:
     latency: Latency | None
     latency_of: Mapping[str, Latency]
     bytes_up: float | None
-    certified: int
+    certified: int | None
 
     @classmethod
     def of(cls, rows: Iterable[Row], tiers: Sequence[str]) -> Summary:
@@ -84,7 +84,7 @@ class Tally:
     samples: int = 0
     judged: int = 0
     correct: int = 0
-    certified: int = 0
+    certified: int | None = None
     _refused: Counter[str] = field(default_factory=Counter)
     _shares: Counter[tuple[str, str]] = field(default_factory=Counter)
     _latencies: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
@@ -93,6 +93,8 @@ class Tally:
     def add(self, row: Row) -> None:
         """Count one row."""
         self.samples += 1
+        if row.certified is not None:
+            self.certified = (self.certified or 0) + row.certified
         if row.bytes_up is not None:
             self._bytes.update(sum=row.bytes_up, rows=1)
         if row.tier is None or row.reason is None:
@@ -101,7 +103,6 @@ class Tally:
             self._refused[row.reason] += 1
             return
         self._shares[row.tier, row.reason] += 1
-        self.certified += row.certified
         if row.latency_s is not None:
             self._latencies[row.tier].append(row.latency_s)
         if row.expected is not None:
@@ -161,9 +162,10 @@ def lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
 
 def _certified_lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:
     """Of bundles without a certificate there is nothing to say."""
-    if not any(run.certified for run in runs):
+    if all(run.certified is None for run in runs):
         return []
-    return [("certified", [_share(run.certified, run) for run in runs])]
+    shares = [None if run.certified is None else run.certified / run.samples for run in runs]
+    return [("certified", [percent(share) for share in shares])]
 
 
 def _share_lines(runs: Sequence[Summary]) -> list[tuple[str, list[str]]]:

@@ -52,7 +52,7 @@ def requests_frame(runs: Mapping[str, Results]) -> pd.DataFrame:
             "confidence": pd.array([row.confidence for _, row in rows], dtype="Float64"),
             "latency_s": pd.array([row.latency_s for _, row in rows], dtype="Float64"),
             "bytes_up": pd.array([row.bytes_up for _, row in rows], dtype="Int64"),
-            "certified": [row.certified for _, row in rows],
+            "certified": pd.array([row.certified for _, row in rows], dtype="boolean"),
             "request": [row.request for _, row in rows],
         }
     )

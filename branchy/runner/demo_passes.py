@@ -84,7 +84,7 @@ def ask_through_outage(stand: Stand, test: Part, rate: float, report: CsvReport,
     restarted_s = back_s = None
     with stand.device(first) as device, tqdm(total=outage.goal, desc=f"asking {first} again", unit="request") as bar:
         for outcome in device.run(_until_over(outage, test, result), rate=rate):
-            row = row_of(outcome, test, first)
+            row = row_of(outcome, test, device)
             result.add(outcome, row)
             report.write(row)
             step = outage.take(row)

@@ -85,6 +85,11 @@ class Device:
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
 
+    @property
+    def has_certificate(self) -> bool:
+        """Whether something was promised of what it asks: of the bundle's cascade, never of its full model alone."""
+        return self.bundle.manifest.certificate is not None and self.stage.name != FULL
+
     def _connect(self, settings: DeviceSettings, timeout_s: float, link: tr.Link, stack: ExitStack) -> None:
         """Open inbox and sender; the inbox is ready before anything is sent."""
         cascade = settings.cascade or self.bundle.spec.name

@@ -159,12 +159,22 @@ def evaluate(
         stack.callback(cascade.close)
         report = stack.enter_context(CsvReport(csv, cascade.tiers)) if csv else None
         tallies = _tallies(cascade)
+        has_certificate = bundle.manifest.certificate is not None and cascade.leaves_early
         for row, answer, sent_bytes in _answers(cascade, dataset.test, batch_size):
             expected = int(dataset.test.labels[row])
             tallies[answer.exit or ""].count(answer, expected, sent_bytes)
             if report is not None:
-                latency_s = answer.hops[0].total_ms / 1e3
-                report.write(Row.from_answer(row, expected, latency_s, answer, answer.request, uplink_bytes=sent_bytes))
+                report.write(
+                    Row.from_answer(
+                        row,
+                        expected,
+                        answer.hops[0].total_ms / 1e3,
+                        answer,
+                        answer.request,
+                        uplink_bytes=sent_bytes,
+                        has_certificate=has_certificate,
+                    )
+                )
     return Evaluation(heading, tuple(tallies.values()))
 
 

@@ -139,21 +139,21 @@ def ask(
     samples = (test[number % len(test)][0] for number in range(total))
     with tqdm(total=total, desc=f"asking {device.stage.name}", unit="request") as bar:
         for outcome in device.run(samples, window=window, rate=rate):
-            yield outcome, row_of(outcome, test, device.stage.name)
+            yield outcome, row_of(outcome, test, device)
             bar.update()
 
 
-def row_of(outcome: Outcome, test: Part, tier: str) -> Row:
+def row_of(outcome: Outcome, test: Part, device: Device) -> Row:
     """The row of a request for a test sample.
 
     Args:
         outcome: its index counts the requests, over and over the samples.
         test: the samples.
-        tier: whom it was sent to. The full model stands at the far end of the uplink with no tier
+        device: that sent it. The full model stands at the far end of the uplink with no tier
             before it: all that the device sends to it counts as sent up.
     """
     position = outcome.index % len(test)
-    uplink_bytes = outcome.bytes_sent if tier == FULL else 0
+    uplink_bytes = outcome.bytes_sent if device.stage.name == FULL else 0
     return Row.from_answer(
         position,
         int(test.labels[position]),
@@ -161,6 +161,7 @@ def row_of(outcome: Outcome, test: Part, tier: str) -> Row:
         outcome.answer,
         outcome.request,
         uplink_bytes=uplink_bytes,
+        has_certificate=device.has_certificate,
     )
 
 

@@ -52,6 +52,7 @@ def test_tiers_answer_as_the_cascade_in_process_does(device: Device, certified_b
     came = sorted(device.run(batch, window=8), key=lambda outcome: outcome.index)
     expected = Cascade(certified_bundle).predict(batch)
     assert {answer.exit for answer in expected} == {"edge", "cloud"}
+    assert device.has_certificate
     for outcome, want in zip(came, expected, strict=True):
         answer = outcome.answer
         assert answer is not None, outcome.fault

@@ -59,11 +59,23 @@ def test_a_row_has_times_in_seconds_and_leaves_empty_what_no_tier_did(tmp_path):
     )
 
 
-@pytest.mark.parametrize("certified", [False, True])
-def test_a_row_says_whether_its_answer_is_certified(tmp_path, certified):
-    row = Row.from_answer(7, 5, 0.0125, fog_answer(certified=certified), "r-1")
-    written(tmp_path / "r.csv", row)
-    assert read_csv(tmp_path / "r.csv").rows[0].certified == certified
+@pytest.mark.parametrize(
+    ("answer", "has_certificate", "certified", "cell"),
+    [
+        (fog_answer(certified=True), True, True, "1"),
+        (fog_answer(certified=False), True, False, "0"),
+        (None, True, False, "0"),
+        (fog_answer(certified=False), False, None, ""),
+        (None, False, None, ""),
+    ],
+)
+def test_a_row_says_whether_its_answer_is_certified_where_something_was_promised(
+    tmp_path, answer, has_certificate, certified, cell
+):
+    row = Row.from_answer(7, 5, 0.0125, answer, "r-1", has_certificate=has_certificate)
+    header, line = written(tmp_path / "r.csv", row)
+    assert line.split(";")[header.split(";").index("Certified")] == cell
+    assert read_csv(tmp_path / "r.csv").rows[0].certified is certified
 
 
 def test_an_unanswered_request_has_no_predictions_no_reason_and_no_time(tmp_path):
@@ -100,7 +112,9 @@ def rows(draw):
         return start
     tier = draw(st.sampled_from(sorted(tiers))).lower()
     reason = draw(st.sampled_from(["confident", "final", "timeout"]))
-    return Row(start.test, start.expected, draw(seconds), start.request, tiers, tier, reason, 0.5, draw(whole))
+    certified = draw(st.sampled_from([None, False, True]))
+    rest = (tier, reason, 0.5, draw(whole), certified)
+    return Row(start.test, start.expected, draw(seconds), start.request, tiers, *rest)
 
 
 @given(st.lists(rows(), min_size=1, max_size=5))
@@ -194,7 +208,7 @@ LINE = "0;5;0.01;5;0.001;0.002;;;;;;;r;edge;confident;0.9;0;1;edge;0.9;0;;;;;;\n
         (GOOD + LINE.replace("confident", "sure"), "line 2, Reason: expected one of confident, final"),
         (GOOD + LINE.replace("confident", ""), "line 2, Reason: expected one where Answering_Tier has one"),
         (GOOD + LINE.replace("edge", "moon"), "line 2, Answering_Tier: expected a tier that predicted"),
-        (GOOD + LINE.replace("0;1;", "0;yes;"), "line 2, Certified: expected 1 or nothing, got 'yes'"),
+        (GOOD + LINE.replace("0;1;", "0;yes;"), "line 2, Certified: expected 1, 0 or nothing, got 'yes'"),
         (GOOD + '0;"5;', "expected a results file of branchy"),
     ],
 )

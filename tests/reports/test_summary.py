@@ -41,13 +41,21 @@ def test_a_summary_counts_who_answered_why_and_how_right():
     assert (summary.judged, summary.correct, summary.accuracy) == (4, 3, 0.75)
 
 
-def test_certified_answers_are_counted_apart_where_there_are_any():
-    some = [replace(row("edge"), certified=True), row("edge", reason="timeout"), row("edge"), row()]
+@pytest.mark.parametrize(("certified", "share"), [(1, "25.0 %"), (0, "0.0 %")])
+def test_certified_answers_are_counted_apart_also_where_none_is(certified, share):
+    """Of a certified bundle whose cloud is down none may be, which is what one wants to know."""
+    some = [row("edge"), row("edge", reason="timeout"), row("edge"), row()]
+    some = [replace(each, certified=number < certified) for number, each in enumerate(some)]
     summary = Summary.of(some, TIERS)
-    assert (summary.answered, summary.certified) == (3, 1)
-    assert "certified" not in render({"run": Summary.of(some[1:], TIERS)})
-    (line,) = [line for line in render({"run": summary}).splitlines() if line.startswith("certified")]
-    assert line.split() == ["certified", "25.0", "%"]
+    assert (summary.answered, summary.certified) == (3, certified)
+    text = render({"run": summary, "full": Summary.of([row("full")], ("full",))})
+    assert cells(text)["certified"] == [share, "-"]
+
+
+def test_of_bundles_without_a_certificate_there_is_nothing_to_say():
+    summary = Summary.of([row("edge"), row()], TIERS)
+    assert summary.certified is None
+    assert "certified" not in render({"run": summary})
 
 
 def test_answers_to_samples_of_unknown_class_are_not_judged():

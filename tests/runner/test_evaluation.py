@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import toy_bundle as toy
+from toy_data import toy_dataset
 
 from branchy.core.policies import probabilities
 from branchy.datasets import Dataset, load
 from branchy.errors import DatasetUsageError, UsageError
 from branchy.reports.csv import read_csv
 from branchy.runner.evaluation import evaluate
+from branchy.runner.tuning import TuneOptions, tune
 from branchy.store.bundle import Bundle
 
 N = 150
@@ -86,6 +89,22 @@ def test_the_csv_has_a_row_a_sample_that_says_the_same(tmp_path: Path, toy_bundl
     assert sum(row.tier == "edge" for row in rows) == result.exits[0].left
     assert sum(row.bytes_up or 0 for row in rows) == sum(tally.bytes_up for tally in result.exits)
     assert len({row.request for row in rows}) == N
+
+
+def test_the_csv_says_which_answers_are_certified_where_something_was_promised(
+    tmp_path: Path, toy_bundle: Bundle, dataset: Dataset
+) -> None:
+    options = TuneOptions(out=tmp_path / "certified", unseen=True, alpha=0.4, thresholds=0.8)
+    made = tune(toy_bundle, toy_dataset(tmp_path / "toy.npz", 300), options).bundle
+
+    def said(bundle: Bundle, **options: Any) -> set[bool | None]:
+        evaluate(bundle, dataset, csv=tmp_path / "r.csv", **options)
+        return {row.certified for row in read_csv(tmp_path / "r.csv").rows}
+
+    assert said(made) == {True}
+    assert said(made, thresholds=0.5) == {False}
+    assert said(made, stage="full") == {None}
+    assert said(toy_bundle) == {None}
 
 
 def test_a_csv_that_cannot_be_written_is_found_before_the_work(
