@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ tf.get_logger().setLevel(logging.ERROR)
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
 
-__all__ = ["keras", "quiet", "tf", "translated"]
+__all__ = ["keras", "quiet", "tf", "translated", "writing"]
 
 
 @contextlib.contextmanager
@@ -65,8 +66,18 @@ def translated(what: str) -> Iterator[None]:
         raise TrainingError(f"TensorFlow failed while {what}: {_reason(error)}") from error
 
 
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Raise `OSError` where TensorFlow cannot write a file in the block, as Python does."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(_reason(error)) from error
+
+
 def _reason(error: Exception) -> str:
     """What went wrong, in one line; of a Python error in the pipeline, its own message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = re.sub(r"\{\{function_node .*?\}\}", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     own = [line for line in lines if line.startswith("branchy.errors.")]
     return (own or lines)[0][:300]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from branchy.core.cascade import Array, TensorSpec
 from branchy.errors import ConversionError
-from branchy.models.backend import quiet, tf
+from branchy.models.backend import quiet, tf, writing
 
 SIGNATURE = "serve"
 Numbers = Literal["float32", "float16", "int8"]
@@ -22,6 +22,13 @@ def write_keras(model: Any, path: Path) -> None:
     """Write a model as `.keras`, the same model as the same bytes.
 
     Keras puts into its file when it was saved, and where shared objects lay in memory.
+
+    Args:
+        model: a Keras model.
+        path: ends in `.keras`.
+
+    Raises:
+        OSError: the disk is full or the like.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         saved = Path(scratch) / path.name
@@ -71,6 +78,7 @@ def write_litert(
 
     Raises:
         ConversionError: the converter does not know one of the model's operations.
+        OSError: the disk is full or the like.
     """
     spec = tf.TensorSpec((None, *took.shape), took.dtype, name=took.name)
     holder = tf.Module()
@@ -79,7 +87,8 @@ def write_litert(
     # as variables that LiteRT never initialises, in place of constants.
     holder.weights = [weight.value for weight in model.variables]
     with tempfile.TemporaryDirectory() as scratch, quiet():
-        tf.saved_model.save(holder, scratch, signatures={SIGNATURE: holder.serve})
+        with writing():
+            tf.saved_model.save(holder, scratch, signatures={SIGNATURE: holder.serve})
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=[SIGNATURE])
         if numbers != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

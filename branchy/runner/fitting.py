@@ -233,10 +233,10 @@ def _logs(folder: Path | None, stack: ExitStack) -> Callable[[History], None]:
     def write(history: History) -> None:
         try:
             reports.write_csv(folder / "history.csv", history)
+            events.write(history)
         except OSError as error:
             raise TrainingError(
                 f"--log-dir {folder}: cannot be written: {error.strerror or error}; --resume goes on once it can"
             ) from None
-        events.write(history)
 
     return write

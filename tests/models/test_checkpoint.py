@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 
 from branchy.errors import TrainingError, UsageError
 from branchy.models.checkpoint import CheckpointFile, Progress
@@ -72,13 +72,9 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(content: bytes, tmp_pat
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     file = CheckpointFile(tmp_path / "b.checkpoint", IDENTITY)
     file.write(_progress(1))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
-    try:
-        with pytest.raises(TrainingError, match=r"cannot write checkpoint .*: File too large; the one before is kept"):
-            file.write(_progress(2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    says = r"cannot write checkpoint .*: File too large; the one before is kept"
+    with files_of_at_most(10), pytest.raises(TrainingError, match=says):
+        file.write(_progress(2))
     assert _same(file.read(), _progress(1))
     assert os.listdir(tmp_path) == ["b.checkpoint"]
 

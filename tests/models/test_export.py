@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from full_disk import files_of_at_most
 
 from branchy.core.cascade import TensorSpec
 from branchy.errors import TrainingError
@@ -37,6 +38,17 @@ def test_any_batch_size_runs(batch: int, tmp_path: Path) -> None:
     write_litert(_model(), TensorSpec("sample", (4,)), tmp_path / "m.tflite")
     run = Interpreter(model_path=str(tmp_path / "m.tflite")).get_signature_runner("serve")
     assert run(sample=np.zeros((batch, 4), np.float32))["logits"].shape == (batch, 3)
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system_not_of_the_model(tmp_path: Path) -> None:
+    """At first TensorFlow cannot write what is converted, at last Python what came of it."""
+    sample = keras.Input((100,), name="sample")
+    model = keras.Model(sample, {"logits": layers.Dense(300)(sample)})  # 120 kB of weights
+    for size_bytes in (100, 50_000):
+        with files_of_at_most(size_bytes), pytest.raises(OSError, match=r"File too large") as caught:
+            write_litert(model, TensorSpec("sample", (100,)), tmp_path / "edge.tflite")
+        assert "\n" not in str(caught.value)
+        assert "function_node" not in str(caught.value)
 
 
 def test_an_operation_that_litert_does_not_have_is_a_failure_that_names_the_stage(tmp_path: Path) -> None:

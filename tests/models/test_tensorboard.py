@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from full_disk import files_of_at_most
 
 from branchy.models.backend import tf
 from branchy.models.tensorboard import EventLog
@@ -26,3 +27,10 @@ def test_each_epoch_is_a_scalar_a_name_that_tensorboard_can_read(tmp_path: Path)
         ("edge_accuracy", 1): pytest.approx(0.1),
         ("edge_accuracy", 2): pytest.approx(0.2),
     }
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system_at_opening_and_at_writing(tmp_path: Path) -> None:
+    with files_of_at_most(10), pytest.raises(OSError, match="File too large"):
+        EventLog(tmp_path / "opening")
+    with files_of_at_most(200), EventLog(tmp_path / "writing") as log, pytest.raises(OSError, match="File too large"):
+        log.write({"loss": [0.5], "edge_accuracy": [0.1]})

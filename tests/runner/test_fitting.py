@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 
 import branchy
 from branchy.datasets import load
-from branchy.errors import UsageError
+from branchy.errors import TrainingError, UsageError
 from branchy.models.checkpoint import CheckpointFile
 from branchy.models.wanted import Wanted
 from branchy.runner import training
@@ -216,6 +218,33 @@ def test_logs_have_an_epoch_as_soon_as_it_is_done_and_all_of_them_after_a_resume
     rows = (logs / "history.csv").read_text().splitlines()
     assert [row.split(";")[0] for row in rows] == ["epoch", "1", "2"]
     assert len(list(logs.glob("events.out.tfevents.*"))) == 2
+
+
+@pytest.mark.parametrize("full", ["history.csv", "events"])
+def test_a_disk_that_fills_up_under_the_logs_ends_the_training_in_one_line_and_keeps_its_checkpoint(
+    full: str, options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as disk:
+        write = CheckpointFile.write
+
+        def write_the_last(self: CheckpointFile, progress: Any) -> None:
+            write(self, progress)
+            disk.enter_context(files_of_at_most(100))
+
+        monkeypatch.setattr(CheckpointFile, "write", write_the_last)
+        if full == "events":
+            monkeypatch.setattr("branchy.reports.history.write_csv", lambda *args: None)
+        with pytest.raises(
+            TrainingError, match=r"--log-dir .*logs: cannot be written: .*File too large.*--resume"
+        ) as caught:
+            trained(replace(options, log_dir=tmp_path / "logs"), tmp_path / "b")
+    assert "\n" not in str(caught.value)
+    assert checkpoint_path(tmp_path / "b").is_file()
+
+
+def test_a_disk_without_room_for_a_log_is_found_before_the_training(options: TrainOptions, tmp_path: Path) -> None:
+    with files_of_at_most(10), pytest.raises(UsageError, match=r"--log-dir .*: cannot be written: .*File too large"):
+        trained(replace(options, log_dir=tmp_path / "logs"), tmp_path / "b")
 
 
 def test_a_log_that_cannot_be_written_is_wrong_use(options: TrainOptions, tmp_path: Path) -> None:

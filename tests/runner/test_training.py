@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from image_folder import write_image_folder
 
 from branchy.core.cascade import FormatName
 from branchy.datasets import load
 from branchy.engines import open_engine
-from branchy.errors import ArchitectureError, TrainingError, UsageError
+from branchy.errors import ArchitectureError, BundleError, TrainingError, UsageError
 from branchy.models.wanted import Wanted
 from branchy.runner import training
 from branchy.runner.packing import Packer
@@ -389,6 +390,24 @@ def test_whatever_ends_it_nothing_half_written_is_left_and_resume_saves_the_trai
         patch.setattr("branchy.models.steps.Steps.run", lambda *args: pytest.fail("trained again"))
         train(replace(options, resume=True))
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_disk_that_fills_up_under_the_export_is_one_line_and_keeps_the_checkpoint(
+    blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from branchy.models import export
+
+    write = export.write_litert
+
+    def write_on_a_full_disk(*args: Any) -> None:
+        with files_of_at_most(100):
+            write(*args)
+
+    monkeypatch.setattr(export, "write_litert", write_on_a_full_disk)
+    with pytest.raises(BundleError, match=r"cannot write bundle .*File too large") as caught:
+        train(_options(blobs, tmp_path / "b", arch=ONE_EXIT))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.checkpoint"]
 
 
 def test_a_bundle_that_is_replaced_stays_whole_until_the_new_one_is(
