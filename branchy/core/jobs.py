@@ -9,6 +9,8 @@ from itertools import count
 from statistics import median
 from typing import Literal
 
+import numpy as np
+
 from branchy.core.breaker import Ticket
 from branchy.core.cascade import Array
 from branchy.core.deadline import Deadline
@@ -26,17 +28,23 @@ the rest is for what nobody can foresee: an estimate that is wrong, and CPU that
 RECENT = 9
 """A job takes the median of what it took in so many batches: one held up by the work of others says nothing."""
 
+NOTHING = np.empty(0, np.uint8)
+"""The input of a job that has none any more."""
+
 Phase = Literal["waiting", "computing", "pending", "done"]
-Key = tuple[Hashable, str, str]
+Key = tuple[Hashable, bytes | None, str, str]
 
 
 class Job:
     """One request on its way through this tier.
 
     Attributes:
-        token, correlation, deadline: of its newest delivery.
+        token: of its newest delivery.
+        model: digest of the model that it asks for.
+        request: what came; gone with its payload once the job has ended, whoever still refers to the job.
         asked: when it was put into the tier's queue, on the tier's clock, as far as its age is known.
         input: what the stage at `position` (of the tier's own) takes.
+        held_bytes: of the request and, where that is not the request's own, its input.
         verdict: what `exit`, the last one computed, says; None before there is one.
         up, ticket, sent_at: its forward's correlation, its leave to go up, and when it went.
     """
@@ -49,7 +57,9 @@ class Job:
         "correlation",
         "deadline",
         "exit",
+        "held_bytes",
         "input",
+        "model",
         "phase",
         "position",
         "reply_to",
@@ -65,10 +75,14 @@ class Job:
     def __init__(self, event: Came, deadline: Deadline, first_input: Array | EncodedSample, now: float) -> None:
         self.token = event.token
         self.request = event.request
+        self.model = event.request.model
         self.reply_to = event.reply_to
         self.correlation = event.correlation
         self.deadline = deadline
         self.input = first_input
+        self.held_bytes = event.request.held_bytes
+        if not isinstance(first_input, EncodedSample) and not event.request.has(first_input):
+            self.held_bytes += first_input.nbytes
         self.arrived = now
         self.asked = now - max(event.age_s, 0.0)
         self.phase: Phase = "waiting"
@@ -84,8 +98,16 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """What makes it the same request: who asks, the request's id, and the stage."""
-        return (self.reply_to, self.request.id, self.request.stage)
+        """Where its like is looked for: who asks in which attempt, the request's id, and the stage."""
+        return (self.reply_to, self.correlation, self.request.id, self.request.stage)
+
+    def same_as(self, other: Job) -> bool:
+        """Whether one answer serves both, which have one `key`: it is the same attempt at the same request.
+
+        Ids and correlations come from outside and may collide, so the payloads are held against each other too.
+        Without a correlation nothing tells whether it is the same attempt, or whose.
+        """
+        return self.correlation is not None and self.request.same_as(other.request)
 
     @property
     def ended(self) -> bool:
@@ -96,6 +118,18 @@ class Job:
     def due(self) -> float:
         """When it must end: with a prediction to fall back to, in time for the way back."""
         return self.deadline.expires if self.verdict is None else self.deadline.answer_by
+
+    def take(self, tensor: Array) -> int:
+        """Its next input; returns how many bytes more it holds now."""
+        before, self.input = self.held_bytes, tensor
+        self.held_bytes = self.request.held_bytes + tensor.nbytes
+        return self.held_bytes - before
+
+    def end(self) -> None:
+        """It is done: timers and batches may refer to it for long, so what is large goes now."""
+        self.phase = "done"
+        self.input = NOTHING
+        del self.request
 
     def hop(self, tier: str, now: float) -> Hop:
         """What this tier did for it, as of now."""
@@ -138,14 +172,14 @@ class WorkQueue:
     def push(self, job: Job) -> None:
         """Let a job wait for the stage at its position."""
         job.phase = "waiting"
-        group = self._groups[job.request.model, job.position]
+        group = self._groups[job.model, job.position]
         group.waiting += 1
         self._waiting += 1
         heapq.heappush(group.heap, (job.deadline.expires, next(self._numbers), job))
 
     def discard(self, job: Job) -> None:
         """A waiting job ended some other way (its phase says so once that is over)."""
-        self._groups[job.request.model, job.position].waiting -= 1
+        self._groups[job.model, job.position].waiting -= 1
         self._waiting -= 1
 
     def take(self, most: int) -> list[Job]:
@@ -173,7 +207,7 @@ class WorkQueue:
 
     def computed(self, jobs: list[Job], seconds: float) -> None:
         """From when it was taken a batch took so long."""
-        group = self._groups[jobs[0].request.model, jobs[0].position]
+        group = self._groups[jobs[0].model, jobs[0].position]
         self._running -= len(jobs)
         self._running_s = self._running_s - len(jobs) * group.item_s if self._running else 0.0
         group.took(seconds / len(jobs))

@@ -54,6 +54,30 @@ class Request:
     traceparent: str | None = None
     body_bytes: int = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the body as received, and of the tensors that are no views of it (converted ones)."""
+        if isinstance(self.payload, EncodedSample):
+            return self.body_bytes
+        return self.body_bytes + sum(each.nbytes for each in self.payload.values() if each.flags.owndata)
+
+    def has(self, tensor: Array) -> bool:
+        """Whether a tensor is one of its own."""
+        return not isinstance(self.payload, EncodedSample) and any(each is tensor for each in self.payload.values())
+
+    def same_as(self, other: Request) -> bool:
+        """Whether both are one request: id, model, stage and payload, this to the last byte."""
+        if (self.id, self.model, self.stage) != (other.id, other.model, other.stage):
+            return False
+        mine, theirs = self.payload, other.payload
+        if isinstance(mine, EncodedSample) or isinstance(theirs, EncodedSample):
+            return mine == theirs
+        return mine.keys() == theirs.keys() and all(_same_bytes(mine[name], theirs[name]) for name in mine)
+
+
+def _same_bytes(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:

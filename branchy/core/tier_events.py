@@ -33,7 +33,7 @@ class Came:
 
 @dataclass(slots=True)
 class Malformed:
-    """Something came that is no request; `request` is its id where one could be read."""
+    """Something came that is no request; `request` is its id where one could be read, `body_bytes` the body's size."""
 
     token: Token
     request: str | None
@@ -41,6 +41,7 @@ class Malformed:
     correlation: bytes | None
     code: str
     text: str
+    body_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -179,12 +180,14 @@ class SendAnswer:
 class DeadLetter:
     """Send the delivery as it came to the dead letters, with why. Terminal; its report is reported back.
 
-    `bare`: only where it lies and why, as it is too large for the dead letters.
+    `body_bytes`: the size of the body, which is kept until then. `bare`: only where it lies and why, as it is
+    too large for the dead letters.
     """
 
     token: Token
     code: str
     text: str
+    body_bytes: int = 0
     bare: bool = False
 
 

@@ -24,8 +24,8 @@ from branchy.core import tier_events as ev
 from branchy.core.cascade import Array, StageSpec
 from branchy.core.deadline import Deadline
 from branchy.core.histogram import Histogram
-from branchy.core.jobs import Job, Key, WorkQueue
-from branchy.core.messages import Answer, EncodedSample, Hop, Reason, is_certified
+from branchy.core.jobs import NOTHING, Job, Key, WorkQueue
+from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, is_certified
 from branchy.core.policies import Verdict, judge
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.core.way_up import WayUp
@@ -65,6 +65,7 @@ class TierMachine:
         self._jobs: dict[Key, Job] = {}
         self._by_token: dict[ev.Token, Job] = {}
         self._unacknowledged: dict[ev.Token, ev.SendAnswer | ev.DeadLetter] = {}
+        self._held_bytes = 0
         self._kept: dict[ev.Token, float] = {}  # dead letters that no broker takes: when each is due, the first first
         self._queue = WorkQueue()
         self._works: dict[int, tuple[list[Job], float]] = {}
@@ -98,12 +99,10 @@ class TierMachine:
     def advance(self, now: float) -> list[ev.Effect]:
         """Let time pass: due fallbacks and expiries, a batch where a worker is free, pause and resume."""
         while self._timers and self._timers[0][0] <= now:
-            due, _, job = heapq.heappop(self._timers)
+            job = heapq.heappop(self._timers)[2]
             if job.ended:
                 continue
-            if job.due > due:  # it came again, with more time
-                self._watch(job)
-            elif job.verdict is not None:
+            if job.verdict is not None:
                 if job.phase == "pending":
                     self._count_outcome(job, False, now)
                 self._answer_here(job, "timeout", now)
@@ -144,6 +143,11 @@ class TierMachine:
     def unsettled(self) -> int:
         """Deliveries that are under way, or whose answer or dead letter is not acknowledged yet."""
         return len(self._by_token) + len(self._unacknowledged)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies and inputs of what is under way, or goes to the dead letters."""
+        return self._held_bytes
 
     def oldest_waiting_s(self, now: float) -> float:
         """Age of the request that waits longest to be computed, its time in the queue included; 0 when none waits."""
@@ -192,28 +196,38 @@ class TierMachine:
         else:
             self._on_malformed(_malformed(event, "content-type", f"stage {first.name} takes no image"), now)
             return
-        job = self._jobs.get((event.reply_to, request.id, request.stage))
-        if job is not None:
-            self._replace(job, event, deadline)
-            return
         job = Job(event, deadline, sample, now)
+        older = self._same(job)
+        if older is not None:
+            self._replace(older, event, deadline)
+            return
         self._jobs[job.key] = self._by_token[job.token] = job
+        self._held_bytes += job.held_bytes
         self._watch(job)
         self._queue.push(job)
 
+    def _same(self, job: Job) -> Job | None:
+        """The one under way whose answer is this one's too."""
+        older = self._jobs.get(job.key)
+        return older if older is not None and older.same_as(job) else None
+
     def _replace(self, job: Job, event: ev.Came, deadline: Deadline) -> None:
-        """The same request again (redelivered, or sent again): the newer delivery takes the older one's place."""
+        """The same attempt again (redelivered, or written twice): the newer delivery takes the older one's place.
+
+        Who asked waits since the first of them, so the earlier deadline stays.
+        """
         self.counters["again"] += 1
-        if job.token != event.token:
-            self._out.append(ev.Forget(job.token, superseded=True))
-            del self._by_token[job.token]
-            self._by_token[event.token] = job
-        job.token, job.correlation, job.deadline = event.token, event.correlation, deadline
-        self._watch(job)
+        self._out.append(ev.Forget(job.token, superseded=True))
+        del self._by_token[job.token]
+        self._by_token[event.token] = job
+        job.token = event.token
+        if deadline.expires < job.deadline.expires:  # its age was not known before
+            job.deadline = deadline
+            self._watch(job)
 
     def _on_malformed(self, event: ev.Malformed, now: float) -> None:
         self.counters[f"malformed.{event.code}"] += 1
-        self._dead_letter(event.token, event.code, event.text)
+        self._dead_letter(event.token, event.code, event.text, event.body_bytes)
         if event.reply_to is not None:
             answer = self._answer(event.request or "", "error", "malformed", "", detail=f"{event.code}: {event.text}")
             self._out.append(ev.SendAnswer(None, event.reply_to, event.correlation, answer, None))
@@ -235,7 +249,7 @@ class TierMachine:
             self._free_workers -= 1
             work = next(self._numbers)
             self._works[work] = batch, now
-            model = batch[0].request.model
+            model = batch[0].model
             stage = self._models[model].stages[batch[0].position]
             self._out.append(ev.Submit(work, model, stage.name, [job.input for job in batch]))
 
@@ -243,7 +257,7 @@ class TierMachine:
         batch, taken = self._works.pop(event.work)
         self._free_workers += 1
         self._queue.computed(batch, now - taken)  # with what else goes on here meanwhile, such as refusing others
-        model = self._models[batch[0].request.model]
+        model = self._models[batch[0].model]
         stage = model.stages[batch[0].position]
         done = [job for i, job in enumerate(batch) if i not in event.failures]
         verdicts = self._judge(stage, model, event.outputs, done)
@@ -296,7 +310,7 @@ class TierMachine:
                 self._answer_here(job, "overload", now)
             else:
                 job.position += 1
-                job.input = activation
+                self._held_bytes += job.take(activation)
                 self._queue.push(job)
 
     # --- the way up ----------------------------------------------------------------------------------------------
@@ -314,6 +328,7 @@ class TierMachine:
             self._answer_here(job, "unreachable", now)
             return
         correlation = self.way_up.begin(job, ticket, now)
+        self._held_bytes += job.take(NOTHING)  # its exits are through
         uplink, came = cast(Any, stage.uplink), job.request.payload
         payload: Mapping[str, Array] | EncodedSample = {cast(Any, stage.activation).name: activation}
         if uplink.kind == "sample" and isinstance(came, EncodedSample) and len(came.data) < activation.nbytes:
@@ -337,7 +352,7 @@ class TierMachine:
         self._count_outcome(job, True, now)
         answer = event.answer
         if answer is not None and self._fits(answer, job):
-            certified = self._models[job.request.model].certified
+            certified = self._models[job.model].certified
             self._finish(job, answer.behind(job.hop(self.tier, now), certified=certified))
         else:
             self.counters[f"front.{answer.reason if answer else 'unreadable'}"] += 1
@@ -345,10 +360,10 @@ class TierMachine:
 
     def _fits(self, answer: Answer, job: Job) -> bool:
         """Whether an answer is a prediction by the same model for the same request."""
-        labels = self._models[job.request.model].labels
+        labels = self._models[job.model].labels
         return (
             answer.status == "ok"
-            and answer.model == job.request.model
+            and answer.model == job.model
             and answer.request == job.request.id
             and answer.index is not None
             and 0 <= answer.index < len(labels)
@@ -372,13 +387,13 @@ class TierMachine:
 
     def _answer_here(self, job: Job, reason: Reason, now: float) -> None:
         """Answer from the tier's own last prediction."""
-        verdict, model = cast(Verdict, job.verdict), self._models[job.request.model]
+        verdict, model = cast(Verdict, job.verdict), self._models[job.model]
         answer = Answer(
             request=job.request.id,
             status="ok",
             reason=reason,
             tier=self.tier,
-            model=job.request.model,
+            model=job.model,
             label=model.labels[verdict.index],
             index=verdict.index,
             confidence=verdict.confidence,
@@ -390,9 +405,7 @@ class TierMachine:
         self._finish(job, answer)
 
     def _reject(self, job: Job, reason: Reason, text: str, now: float) -> None:
-        answer = self._answer(
-            job.request.id, "rejected", reason, job.request.model, hop=job.hop(self.tier, now), detail=text
-        )
+        answer = self._answer(job.request.id, "rejected", reason, job.model, hop=job.hop(self.tier, now), detail=text)
         self._finish(job, answer)
 
     def _fail(self, job: Job, text: str, now: float) -> None:
@@ -402,10 +415,10 @@ class TierMachine:
         if job.verdict is not None:
             self._answer_here(job, "failed", now)
             return
-        self._drop(job)
-        self._dead_letter(job.token, "failed", text)
-        answer = self._answer(job.request.id, "error", "failed", job.request.model, detail=text)
-        self._out.append(ev.SendAnswer(None, job.reply_to, job.correlation, answer, job.request.traceparent))
+        request = self._drop(job)
+        self._dead_letter(job.token, "failed", text, request.body_bytes)
+        answer = self._answer(request.id, "error", "failed", request.model, detail=text)
+        self._out.append(ev.SendAnswer(None, job.reply_to, job.correlation, answer, request.traceparent))
 
     def _answer(
         self,
@@ -425,18 +438,22 @@ class TierMachine:
         if answer.status == "ok":
             self.counters[f"answer.{answer.reason}" if answer.tier == self.tier else "answer.front"] += 1
         self.latencies_ms.observe(answer.hops[0].total_ms)
-        self._drop(job)
-        self._send(job.token, job.reply_to, job.correlation, answer, job.request.traceparent)
+        request = self._drop(job)
+        self._send(job.token, job.reply_to, job.correlation, answer, request.traceparent)
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: Job) -> Request:
         """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""
         if job.phase == "waiting":
             self._queue.discard(job)
         elif job.phase == "pending":
             self.way_up.end(job)
-        job.phase = "done"
-        del self._jobs[job.key]
+        if self._jobs.get(job.key) is job:  # else it gave way to one that came later under the same ids
+            del self._jobs[job.key]
         del self._by_token[job.token]
+        self._held_bytes -= job.held_bytes
+        request = job.request
+        job.end()
+        return request
 
     # --- settling ------------------------------------------------------------------------------------------------
 
@@ -452,14 +469,22 @@ class TierMachine:
         self._unacknowledged[token] = effect
         self._out.append(effect)
 
-    def _dead_letter(self, token: ev.Token, code: str, text: str) -> None:
+    def _dead_letter(self, token: ev.Token, code: str, text: str, body_bytes: int) -> None:
         self.counters["dead"] += 1
-        effect = ev.DeadLetter(token, code, text)
+        effect = ev.DeadLetter(token, code, text, body_bytes)
         self._unacknowledged[token] = effect
+        self._held_bytes += body_bytes
         self._out.append(effect)
 
+    def _let_go(self, token: ev.Token) -> bool:
+        """Wait no more for a token's report; False where none is due."""
+        effect = self._unacknowledged.pop(token, None)
+        if isinstance(effect, ev.DeadLetter):
+            self._held_bytes -= effect.body_bytes
+        return effect is not None
+
     def _on_acknowledged(self, event: ev.Acknowledged, now: float) -> None:
-        if self._unacknowledged.pop(event.token, None) is not None:
+        if self._let_go(event.token):
             self._out.append(ev.Settle(event.token))
 
     def _on_send_failed(self, event: ev.SendFailed, now: float) -> None:
@@ -498,7 +523,7 @@ class TierMachine:
             job = self._by_token.get(token)
             if job is None:
                 if event.lost or token in self._kept:  # who has it now writes the dead letter, or keeps it
-                    self._unacknowledged.pop(token, None)
+                    self._let_go(token)
                     self._kept.pop(token, None)
             elif job.verdict is not None and not event.lost:
                 self._answer_here(job, "handover", now)
@@ -520,21 +545,23 @@ class TierMachine:
         self._back_full = event.full
 
     def _hold_or_resume(self) -> None:
-        unsettled = self.unsettled
         if self._paused:
-            low = len(self._queue) <= self._limits.backlog // 2 and unsettled <= self._limits.unsettled // 2
-            if low and not self._back_full and not self._draining:
+            if not (self._back_full or self._draining or self._reaches(2)):
                 self._paused = False
                 self._out.append(ev.Resume())
-        elif (
-            self._draining
-            or self._back_full
-            or len(self._queue) >= self._limits.backlog
-            or unsettled >= self._limits.unsettled
-        ):
+        elif self._back_full or self._draining or self._reaches(1):
             self._paused = True
             self.counters["paused"] += 1
             self._out.append(ev.Pause())
+
+    def _reaches(self, part: int) -> bool:
+        """Whether anything that is bounded here is at its bound, or above half of it (`part` 2)."""
+        limits, over = self._limits, part - 1
+        return (
+            len(self._queue) >= limits.backlog // part + over
+            or self.unsettled >= limits.unsettled // part + over
+            or self._held_bytes >= limits.held_bytes // part + over
+        )
 
     # --- small things --------------------------------------------------------------------------------------------
 
@@ -551,4 +578,5 @@ class TierMachine:
 
 
 def _malformed(event: ev.Came, code: str, text: str) -> ev.Malformed:
-    return ev.Malformed(event.token, event.request.id, event.reply_to, event.correlation, code, text)
+    request = event.request
+    return ev.Malformed(event.token, request.id, event.reply_to, event.correlation, code, text, request.body_bytes)

@@ -43,6 +43,8 @@ class TierLimits:
         pending: most requests that wait for the front.
         backlog: requests waiting to be computed at which the source is paused; resumed at half.
         unsettled: deliveries not settled at which the source is paused; resumed at half.
+        held_bytes: of bodies and inputs held (waiting, computed or pending, or on their way to the dead
+            letters) at which the source is paused; resumed at half.
         way_back_s: kept of each deadline for the answer's own way.
         window_s: sliding window of the breaker.
         probe_s: how often an open breaker lets a request through.
@@ -55,3 +57,4 @@ class TierLimits:
     way_back_s: float = 0.010
     window_s: float = 10.0
     probe_s: float = 2.0
+    held_bytes: int = 128 * 2**20

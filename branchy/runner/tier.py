@@ -271,6 +271,9 @@ class Tier:
                 log.log(
                     logging.INFO if up else logging.WARNING, "%s brokers %s %s", link, "up" if up else "down", detail
                 )
+            case tr.Failed(error):
+                self._error = error
+                self._alarm.put(None)
             case ev.Computed():
                 self._handle(event)
             case ev.Drain():
@@ -314,7 +317,8 @@ class Tier:
             except WireError as error:
                 code, text = error.code, str(error)
         request_id = wire.request_id(message.headers)
-        return ev.Malformed(delivery.token, request_id, delivery.reply_to, delivery.correlation, code, text)
+        size_bytes = len(message.body)
+        return ev.Malformed(delivery.token, request_id, delivery.reply_to, delivery.correlation, code, text, size_bytes)
 
     # --- effects -------------------------------------------------------------------------------------------------
 
@@ -350,6 +354,8 @@ class Tier:
                 self._handle(ev.ForwardFailed(correlation, "the front's send queue is full"))
 
     def _answer(self, effect: ev.SendAnswer) -> None:
+        if effect.token is not None:
+            self._deliveries.pop(effect.token, None)  # only dead letters need the message again
         message = tr.Message(*wire.encode_answer(effect.answer, self._stamp(), effect.traceparent))
         self._unsent.append((effect, message))
 
@@ -367,10 +373,7 @@ class Tier:
                 return True  # lost while it waited for room: another replica gets it
             return self._send_dead_letter(cast(ev.DeadLetter, effect))
         tag = _Tag("courtesy", None) if effect.token is None else _Tag("answer", effect.token)
-        sent = self._back.sender.send(effect.reply_to, message, tag, correlation=effect.correlation)
-        if sent and effect.token is not None:
-            self._deliveries.pop(effect.token, None)
-        return sent
+        return self._back.sender.send(effect.reply_to, message, tag, correlation=effect.correlation)
 
     def _send_dead_letter(self, effect: ev.DeadLetter) -> bool:
         """The message as it came and why it is there; its reply address too, for when it is sent again."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tier_world import TIERS, request
 
 from branchy.core.deadline import Deadline
-from branchy.core.jobs import Job, WorkQueue
+from branchy.core.jobs import NOTHING, Job, WorkQueue
 from branchy.core.tier_events import Came
 
 STAGES = TIERS["two"]
@@ -14,7 +14,7 @@ STAGES = TIERS["two"]
 
 def job(number: int = 0, expires: float = 1.0, position: int = 0, model: str = "m") -> Job:
     event = Came(number, request(STAGES, number, model=model), "device", b"c")
-    made = Job(event, Deadline(expires, expires - 0.01), None, now=0.0)
+    made = Job(event, Deadline(expires, expires - 0.01), NOTHING, now=0.0)
     made.position = position
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,9 @@ from branchy.core.tier_machine import KEPT_S, TierMachine
 from branchy.core.tier_model import TierLimits
 
 LIMITS = TierLimits(batch_size=8, pending=4, backlog=16, unsettled=64, way_back_s=0.01, window_s=10.0, probe_s=2.0)
+
+VIEW = np.frombuffer(bytes(16), np.float32)
+"""A tensor as the wire gives it: a view of the body."""
 
 
 def world(kind: str = "first", limits: TierLimits = LIMITS, *, certified: bool = False) -> w.World:
@@ -503,6 +507,91 @@ def test_it_pauses_for_too_many_unsettled_and_for_a_full_back_sender():
     assert not tier.paused
 
 
+def test_it_pauses_for_too_many_bytes_held_and_resumes_at_half():
+    """Wherever they are held: waiting, with the front, or on their way to the dead letters; answered, they are gone."""
+    tier = world(limits=TierLimits(held_bytes=4000))
+    large = {"payload": {"sample": VIEW.view(np.uint8)[:4]}, "body_bytes": 1000}
+    pending = [ask(tier, number, **large) for number in range(2)]
+    tier.garbage(body_bytes=1000)
+    tier.advance()
+    assert not tier.paused
+    waiting = tier.arrive(w.request(tier.stages, 2, **large))
+    tier.advance()
+    assert tier.paused
+    assert tier.machine.held_bytes == 4000
+    (garbage,) = (token for token, effect in tier.sends.items() if isinstance(effect, ev.DeadLetter))
+    tier.tokens[garbage].acknowledged = True
+    tier.handle(ev.Acknowledged(garbage))
+    tier.advance()
+    assert tier.paused
+    compute_all(tier, w.SURE)
+    assert answer_of(tier, waiting)
+    assert not tier.paused
+    for correlation in list(tier.forwards):
+        reply(tier, correlation)
+    assert all(answer_of(tier, token) for token in pending)
+    assert tier.machine.held_bytes == 0
+
+
+def test_large_bodies_pause_it_long_before_there_are_too_many_of_them():
+    """Photos of 180 x 180 as float32: the counts of the defaults alone would let 1.2 GB in."""
+    tier = world(limits=TierLimits())
+    values = {"sample": VIEW.view(np.uint8)[:4]}
+    count = 0
+    while not tier.paused:
+        tier.arrive(w.request(tier.stages, count, payload=values, body_bytes=180 * 180 * 3 * 4 + 80))
+        tier.advance()
+        count += 1
+    assert count == 346
+    assert tier.machine.held_bytes < 129 * 2**20
+
+
+def test_one_body_over_the_bound_is_taken_and_the_next_waits_for_it():
+    tier = world(limits=TierLimits(held_bytes=1000))
+    tier.arrive(w.request(tier.stages, 1, body_bytes=5000))
+    tier.advance()
+    assert tier.paused
+    compute_all(tier, w.SURE)
+    assert not tier.paused
+
+
+def test_what_a_body_is_turned_into_is_held_too():
+    tier = world("last")
+    name = tier.stages[0].inputs[0].tensor
+    held = []
+    for number, values in enumerate((VIEW, VIEW.copy(), VIEW.astype(np.float16), VIEW.astype(np.float16)[:])):
+        before = tier.machine.held_bytes
+        tier.arrive(w.request(tier.stages, number, payload={name: values}, body_bytes=100))
+        held.append(tier.machine.held_bytes - before)
+    assert held == [100, 100 + 16, 100 + 8 + 16, 100 + 16]
+    compute_all(tier)
+    assert tier.machine.held_bytes == 0
+
+
+def test_an_activation_that_waits_for_the_next_stage_here_is_held_and_none_that_went_up():
+    tier = world("two")
+    tier.arrive(w.request(tier.stages, 1, payload={"sample": VIEW.view(np.uint8)[:4]}, body_bytes=100))
+    tier.advance()
+    tier.compute(next(iter(tier.works)), [w.UNSURE], {})
+    assert tier.machine.held_bytes == 100 + 16
+    compute_all(tier)
+    assert tier.machine.pending == 1
+    assert tier.machine.held_bytes == 100
+
+
+def test_what_has_ended_keeps_no_payload_whatever_still_refers_to_it():
+    """Timers run on until the deadline; at large bodies they would hold most of a tier's memory."""
+    tier = world()
+    request = w.request(tier.stages, 1, 30_000.0)
+    payload = weakref.ref(request.payload["sample"])
+    token = tier.arrive(request)
+    del request
+    compute_all(tier, w.SURE)
+    assert answer_of(tier, token)
+    assert len(tier.machine._timers) == 1
+    assert payload() is None
+
+
 def test_timers_of_finished_requests_do_not_pile_up():
     tier = world()
     for number in range(2000):
@@ -527,19 +616,76 @@ def test_a_delivery_is_settled_when_the_broker_has_its_answer_and_not_before():
     assert tier.machine.idle
 
 
-def test_the_same_request_again_takes_the_older_ones_place():
+@pytest.mark.parametrize("payload", [None, EncodedSample("image/png", b"image")])
+def test_the_same_attempt_again_takes_the_older_ones_place(payload):
     tier = world()
-    first = ask(tier)
-    second = tier.arrive(w.request(tier.stages, 1))
+    again = w.request(tier.stages, 1) if payload is None else w.request(tier.stages, 1, payload=payload)
+    first = tier.arrive(again, correlation=b"1")
+    compute_all(tier)
+    second = tier.arrive(replace(again), correlation=b"1")
     assert tier.tokens[first].terminal == ev.Forget(first, superseded=True)
     reply(tier, next(iter(tier.forwards)))
     assert answer_of(tier, second).tier == "cloud"
+    assert tier.machine.counters["again"] == 1
+
+
+def test_a_delivery_that_takes_anothers_place_is_answered_by_the_earlier_deadline():
+    tier = world()
+    request = w.request(tier.stages, 1, 1000.0)
+    tier.arrive(request, correlation=b"1")
+    compute_all(tier)
+    tier.now += 0.9
+    second = tier.arrive(request, correlation=b"1")
+    tier.now += 0.05
+    third = tier.arrive(request, correlation=b"1", age_s=0.96)  # now its age is known
+    tier.advance(0.03)
+    assert tier.tokens[second].terminal == ev.Forget(second, superseded=True)
+    assert answer_of(tier, third).reason == "timeout"
+
+
+def _other(tier: w.World, what: str) -> tuple:
+    """A request of the same id that is not the same, and its correlation."""
+    name = tier.stages[0].inputs[0].tensor
+    match what:
+        case "attempt":
+            return w.request(tier.stages, 1), b"2"
+        case "values":
+            return w.request(tier.stages, 1, fill=1), b"1"
+        case "dtype":
+            return w.request(tier.stages, 1, payload={name: np.zeros(4, np.float16)}), b"1"
+        case _:
+            return w.request(tier.stages, 1, payload=EncodedSample("image/png", b"image")), b"1"
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"), [("attempt", "first"), ("values", "first"), ("image", "first"), ("dtype", "last")]
+)
+def test_the_same_id_at_the_same_address_is_another_request_where_anything_differs(what, kind):
+    """Two devices that count from 1 share a reply partition, or a tier asks for both: each gets its own answer."""
+    tier = world(kind)
+    first = tier.arrive(w.request(tier.stages, 1), correlation=b"1")
+    request, correlation = _other(tier, what)
+    second = tier.arrive(request, correlation=correlation)
+    tier.advance()
+    ((work, submit),) = tier.works.items()
+    assert len(submit.inputs) == 2
+    tier.compute(work, [w.SURE, w.SURE_OF_B], {})
+    assert [answer_of(tier, token).label for token in (first, second)] == ["a", "b"]
+    assert not tier.machine.counters["again"]
+    assert not tier.machine._jobs
+
+
+def test_without_a_correlation_nothing_tells_that_it_is_the_same_attempt():
+    tier = world()
+    tokens = [tier.arrive(w.request(tier.stages, 1), correlation=None) for _ in range(2)]
+    compute_all(tier, w.SURE)
+    assert [answer_of(tier, token).label for token in tokens] == ["a", "a"]
 
 
 def test_the_same_id_from_another_requester_is_another_request():
     tier = world()
-    first = tier.arrive(w.request(tier.stages, 1), reply_to="one")
-    second = tier.arrive(w.request(tier.stages, 1), reply_to="two")
+    first = tier.arrive(w.request(tier.stages, 1), reply_to="one", correlation=b"1")
+    second = tier.arrive(w.request(tier.stages, 1), reply_to="two", correlation=b"1")
     compute_all(tier, w.SURE)
     assert answer_of(tier, first)
     assert answer_of(tier, second)

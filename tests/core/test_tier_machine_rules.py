@@ -29,9 +29,10 @@ class AnswersTwice(TierMachine):
 
     def _on_front_answered(self, event, now):
         job = self.way_up.job(event.correlation)
+        request = job and job.request.id
         super()._on_front_answered(event, now)
         if job is not None:
-            answer = tier_world.front_answer(job.request.id)
+            answer = tier_world.front_answer(request)
             self._send(job.token, job.reply_to, job.correlation, answer, None)
 
 
@@ -48,8 +49,23 @@ class LosesTheReplaced(TierMachine):
     def _replace(self, job, event, deadline):
         del self._by_token[job.token]
         self._by_token[event.token] = job
-        job.token, job.correlation, job.deadline = event.token, event.correlation, deadline
-        self._watch(job)
+        job.token = event.token
+
+
+class ReplacesAcrossPayloads(TierMachine):
+    """Takes the same ids from the same reply address for the same request."""
+
+    def _same(self, job):
+        return self._jobs.get(job.key)
+
+
+class ReplacesAcrossAttempts(TierMachine):
+    """Takes the same request from the same reply address for the same attempt."""
+
+    def _same(self, job):
+        return next(
+            (j for j in self._jobs.values() if j.reply_to == job.reply_to and j.request.same_as(job.request)), None
+        )
 
 
 class SettlesTheForgotten(TierMachine):
@@ -70,7 +86,16 @@ class HasNoBounds(TierMachine):
 
 @pytest.mark.parametrize(
     "mutant",
-    [SettlesEarly, AnswersTwice, ForgetsDeadlines, LosesTheReplaced, SettlesTheForgotten, HasNoBounds],
+    [
+        SettlesEarly,
+        AnswersTwice,
+        ForgetsDeadlines,
+        LosesTheReplaced,
+        ReplacesAcrossPayloads,
+        ReplacesAcrossAttempts,
+        SettlesTheForgotten,
+        HasNoBounds,
+    ],
     ids=lambda mutant: mutant.__name__,
 )
 def test_a_broken_machine_breaks_a_rule(mutant):

@@ -4,14 +4,14 @@ import pytest
 from tier_world import TIERS, request
 
 from branchy.core.deadline import Deadline
-from branchy.core.jobs import Job
+from branchy.core.jobs import NOTHING, Job
 from branchy.core.tier_events import Came
 from branchy.core.way_up import LATE_KEPT, WayUp
 
 
 def go_up(way: WayUp, number: int = 0, now: float = 0.0) -> Job:
     made = Job(
-        Came(number, request(TIERS["first"], number), "device", b"c"), Deadline(now + 1.0, now + 0.99), None, now
+        Came(number, request(TIERS["first"], number), "device", b"c"), Deadline(now + 1.0, now + 0.99), NOTHING, now
     )
     ticket = way.admit(1.0, now)
     assert ticket is not None

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import tier_world
-from memory_cascade import NAMES, MemoryCascade, ToyEngine, sample
-from tier_world import model_of, stage
+from client import WAIT_S, Client
+from memory_cascade import CASCADE, NAMES, MemoryCascade, ToyEngine, sample
+from tier_world import DIGEST, model_of, stage
 
 from branchy.core import wire
 from branchy.core.messages import EncodedSample
@@ -177,6 +178,30 @@ def test_what_a_killed_replica_had_taken_is_answered_by_another(cascade):
     assert set(answers) == asked
 
 
+@pytest.mark.parametrize("replica", ["0", "1"], ids=["one reply address", "an address each"])
+def test_two_devices_that_count_alike_get_each_its_own_answer_from_the_tier_behind(cascade, replica):
+    """The edge asks the fog for both under its own address: there the same id comes from one address in any case."""
+    edge, fog, _ = (cascade.start(name) for name in NAMES)
+    edge.engines[0].hold, edge.engines[0].started = threading.Event(), threading.Event()
+    edge.engines[0].hold.set()
+    other = Client(cascade.open_link("other"), CASCADE, NAMES, DIGEST, replica)
+    try:
+        cascade.ask(sample(1, ToyEngine.HOLD), to="edge")
+        assert cascade.computing.wait(WAIT_S)
+        cascade.ask(sample(1), to="edge", id="1", correlation=b"one's first")
+        other.ask(sample(2), to="edge", id="1", correlation=b"other's first")
+        while fog.tier.machine.waiting < 2:
+            pass
+        cascade.hold.set()
+        mine = dict(cascade.answer() for _ in range(2 if replica == "1" else 3))
+        others = dict(other.answer() for _ in range(1 if replica == "1" else 3))
+    finally:
+        other.close()
+    assert mine[b"one's first"].tier == "fog"
+    assert others[b"other's first"].tier == "cloud"
+    assert not edge.tier.machine.counters["again"] + fog.tier.machine.counters["again"]
+
+
 def test_a_revocation_is_over_once_what_was_pending_is_answered(cascade):
     edge = cascade.start("edge")
     asked = {cascade.ask(sample(2), to="edge") for _ in range(5)}
@@ -187,6 +212,16 @@ def test_a_revocation_is_over_once_what_was_pending_is_answered(cascade):
     assert set(answers) == asked
     assert {a.reason for a in answers.values()} == {"handover"}
     assert edge.back.source.unsettled() == 0
+
+
+def test_the_source_is_paused_while_the_bodies_held_are_over_the_bound(cascade):
+    """With a front that is away each waits for its deadline, body and all."""
+    size_bytes = len(wire.encode_tensors({"sample": sample()}))
+    edge = cascade.start("edge", TierLimits(held_bytes=4 * size_bytes))
+    asked = {cascade.ask(sample(2), to="edge", budget_ms=300.0) for _ in range(20)}
+    assert set(cascade.answers(20)) == asked
+    assert edge.tier.machine.counters["paused"]
+    assert edge.tier.between_turns(lambda now: edge.tier.machine.held_bytes, WAIT_S) == 0
 
 
 class NoRoom:
@@ -271,6 +306,16 @@ def test_a_full_send_queue_makes_no_deadline_late():
     message = Message(*wire.encode_request(request, Stamper("/test")()))
     tier.step([Arrived([Delivery("another", message, 0.0, "device", b"c")])])
     assert tier.wait_s == pytest.approx(0.02)
+
+
+def test_an_answer_that_waits_for_room_keeps_no_message():
+    tier, _ = stuck_tier(lambda: 100.0)
+    kept = set(tier._deliveries)
+    request = tier_world.request(tier_world.TIERS["first"], 1, model="e" * 64)
+    message = Message(*wire.encode_request(request, Stamper("/test")()))
+    tier.step([Arrived([Delivery("refused", message, 0.0, "device", b"c")])])
+    assert [effect.token for effect, _ in tier._unsent][-1] == "refused"
+    assert set(tier._deliveries) == kept
 
 
 def test_answers_wait_their_turn_while_the_back_queue_is_full_and_none_is_lost(cascade):

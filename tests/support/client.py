@@ -27,9 +27,9 @@ def into(events: queue.SimpleQueue) -> Sink:
 
 
 class Client:
-    """Asks the tiers of one cascade over one link."""
+    """Asks the tiers of one cascade over one link; its ids count from 0, and `replica` says where its answers go."""
 
-    def __init__(self, link: Link, cascade: str, tiers: tuple[str, ...], model: str) -> None:
+    def __init__(self, link: Link, cascade: str, tiers: tuple[str, ...], model: str, replica: str = "0") -> None:
         self.link, self.cascade, self.model = link, cascade, model
         inbox = topics.answers(cascade, "device")
         queues = [
@@ -37,19 +37,19 @@ class Client:
         ]
         link.prepare([*queues, inbox, *(topics.answers(cascade, tier) for tier in tiers)], WAIT_S)
         self.events: queue.SimpleQueue = queue.SimpleQueue()
-        self.inbox = link.replies(inbox, "0", into(self.events), WAIT_S)
+        self.inbox = link.replies(inbox, replica, into(self.events), WAIT_S)
         self.sender = link.sender(lambda *events: None, message_timeout_s=30.0, queue_limit=1000)
         self.ids = itertools.count()
 
-    def ask(self, payload, *, to: str, budget_ms: float = 20_000.0, **changes) -> str:
-        """Send a request; returns its id, which is its correlation too."""
+    def ask(self, payload, *, to: str, budget_ms: float = 20_000.0, correlation: bytes = b"", **changes) -> str:
+        """Send a request; returns its id, which is its correlation too unless there is another."""
         if isinstance(payload, np.ndarray):
             payload = {"sample" if payload.dtype == np.uint8 else "activation": payload}
         number = f"q{next(self.ids)}"
         fields = {"id": number, "model": self.model, "stage": to, "budget_ms": budget_ms, "payload": payload}
         request = Request(**{**fields, **changes})
         headers, body = wire.encode_request(request, wire.Stamp("event", "/test", time.time()))
-        self.put(Message(headers, body), to=to, correlation=request.id.encode())
+        self.put(Message(headers, body), to=to, correlation=correlation or request.id.encode())
         return request.id
 
     def put(self, message: Message, *, to: str, correlation: bytes | None = b"c", reply: bool = True) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from branchy.core.tier_model import TierLimits, TierModel
 
 DIGEST = "d" * 64
 LABELS = ("a", "b", "c")
-SURE, UNSURE, BROKEN = (9.0, 0.0, 0.0), (0.1, 0.0, 0.0), (math.nan, 0.0, 0.0)
+SURE, SURE_OF_B, UNSURE, BROKEN = (9.0, 0.0, 0.0), (0.0, 9.0, 0.0), (0.1, 0.0, 0.0), (math.nan, 0.0, 0.0)
 
 
 def stage(name: str, before: str | None, after: str | None, *, exit_: bool = True) -> StageSpec:
@@ -68,10 +69,12 @@ def model_of(stages: tuple[StageSpec, ...], *, certified: bool = False) -> TierM
     return TierModel(DIGEST, LABELS, stages, exits, certified, behind=stages[0].name != "edge")
 
 
-def request(stages: tuple[StageSpec, ...], number: int, budget_ms: float = 1000.0, **changes) -> Request:
+def request(
+    stages: tuple[StageSpec, ...], number: int, budget_ms: float = 1000.0, *, fill: int = 0, **changes
+) -> Request:
     """A good request for a tier's first stage."""
     first = stages[0]
-    payload = {first.inputs[0].tensor: np.zeros(4, first.input.dtype)}
+    payload = {first.inputs[0].tensor: np.full(4, fill, first.input.dtype)}
     fields = {"id": f"r{number}", "model": DIGEST, "stage": first.name, "budget_ms": budget_ms, "payload": payload}
     return Request(**{**fields, **changes})
 
@@ -88,13 +91,19 @@ class Delivery:
 
     request: str
     reply_to: str
-    correlation: bytes
+    correlation: bytes | None
     expires: float
     terminal: object = None
     acknowledged: bool = False
     settled: bool = False
     failed: object = None
     gone: bool = False
+    payload: str = ""
+
+    @property
+    def asks(self) -> tuple[str, bytes | None, str, str]:
+        """Only for the same of all these may one delivery be answered in the place of another."""
+        return (self.reply_to, self.correlation, self.request, self.payload)
 
 
 @dataclass
@@ -124,20 +133,28 @@ class World:
             overdue = delivery.terminal is None and delivery.expires <= self.now
             assert not overdue, f"token {token} outlived its deadline"
 
-    def arrive(self, message: Request, *, age_s: float = 0.0, reply_to: str = "device") -> int:
+    def arrive(
+        self,
+        message: Request,
+        *,
+        age_s: float = 0.0,
+        reply_to: str = "device",
+        correlation: bytes | Literal["fresh"] | None = "fresh",
+    ) -> int:
         token = len(self.tokens)
-        correlation = b"c%d" % token
+        if correlation == "fresh":
+            correlation = b"fresh %d" % token
         expires = self.now + (message.budget_ms / 1e3 - age_s)
-        self.tokens[token] = Delivery(message.id, reply_to, correlation, expires)
+        self.tokens[token] = Delivery(message.id, reply_to, correlation, expires, payload=repr(message.payload))
         self.tracker.track("p", token)
         self.handle(ev.Came(token, message, reply_to, correlation, age_s))
         return token
 
-    def garbage(self) -> int:
+    def garbage(self, body_bytes: int = 0) -> int:
         token = len(self.tokens)
         self.tokens[token] = Delivery("x", "device", b"g", math.inf)
         self.tracker.track("p", token)
-        self.handle(ev.Malformed(token, None, "device", b"g", "body", "not safetensors"))
+        self.handle(ev.Malformed(token, None, "device", b"g", "body", "not safetensors", body_bytes))
         assert isinstance(self.tokens[token].terminal, ev.DeadLetter), "garbage must be dead-lettered at once"
         return token
 
@@ -181,8 +198,9 @@ class World:
             case ev.Forget(token, superseded):
                 self.terminal(token, effect)
                 if superseded:
-                    newer = [d for t, d in self.tokens.items() if t > token and d.request == self.tokens[token].request]
+                    newer = [d for t, d in self.tokens.items() if t > token and d.asks == self.tokens[token].asks]
                     assert newer, "superseded by nothing"
+                    assert None not in newer[0].asks, "superseded by who knows what"
                     self.settle(token)
             case ev.Settle(token):
                 assert self.tokens[token].acknowledged, "settled before the broker had the answer"
@@ -231,14 +249,17 @@ class TierRules(RuleBasedStateMachine):
     @rule(budget_ms=st.sampled_from([0.0, 5.0, 50.0, 1000.0]), age_s=st.sampled_from([0.0, 0.04, 2.0]))
     def arrive(self, budget_ms: float, age_s: float) -> None:
         self.count += 1
-        self.world.arrive(request(self.world.stages, self.count, budget_ms), age_s=age_s)
+        message = request(self.world.stages, self.count, budget_ms)
+        self.world.arrive(message, age_s=age_s, correlation=b"c%d" % self.count)
 
     @precondition(lambda self: self.count)
     @rule(data=st.data())
     def arrive_again(self, data: st.DataObject) -> None:
-        """Redelivered by the broker, or sent again by the device."""
+        """Redelivered by the broker, sent again by the device, or another's under the same ids."""
         number = data.draw(st.integers(1, self.count))
-        self.world.arrive(request(self.world.stages, number, 500.0))
+        message = request(self.world.stages, number, 500.0, fill=data.draw(st.sampled_from([0, 0, 1])))
+        correlation = data.draw(st.sampled_from([b"c%d" % number, b"c%d" % number, b"other", None]))
+        self.world.arrive(message, correlation=correlation)
 
     @rule(
         changes=st.sampled_from(
