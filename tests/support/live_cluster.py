@@ -144,7 +144,12 @@ def until(holds: Callable[[], bool], what: str, seen: Callable[[], object] | Non
 
 
 class Availability:
-    """How many pods of each StatefulSet were there at least, while a watch looked on."""
+    """How many pods of each StatefulSet were there at least, while a watch looked on.
+
+    A fake kubelet (kwok 0.8) deletes a pod that has ended by its name, without its uid, at times twice: the second
+    one hits the new pod of that name. It can be told apart: controllers, evictions and kubectl give a pod its time
+    to end. A pod that came meanwhile and was deleted without any counts as it was until the next of its name is well.
+    """
 
     def __init__(self, notes: Path, expected: set[str]) -> None:
         self._notes, self._expected = notes, expected
@@ -167,18 +172,31 @@ class Availability:
 
     def _history(self) -> Iterator[dict[str, Manifest]]:
         text, position, pods = self._notes.read_text(encoding="utf-8"), 0, dict[str, Manifest]()
+        cut_short: set[str] = set()
         while position < len(text.rstrip()):
             try:
                 event, position = json.JSONDecoder().raw_decode(text, position)
             except json.JSONDecodeError:
                 return  # the rest is still being written
             position += len(text[position:]) - len(text[position:].lstrip())
-            pod = event["object"]
-            if event["type"] == "DELETED":
-                pods.pop(pod["metadata"]["uid"], None)
+            pod, gone = event["object"], event["type"] == "DELETED"
+            uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+            if uid in cut_short or self._is_cut_short(pods.get(uid), pod, gone):
+                cut_short.add(uid)
+            elif gone:
+                pods.pop(uid, None)
             else:
-                pods[pod["metadata"]["uid"]] = pod
+                pods[uid] = pod
+                if well(pod):
+                    pods = {u: p for u, p in pods.items() if not (u in cut_short and p["metadata"]["name"] == name)}
             yield dict(pods)
+
+    def _is_cut_short(self, before: Manifest | None, pod: Manifest, gone: bool) -> bool:
+        """Whether a pod that came meanwhile is deleted without any time to end."""
+        meta = pod["metadata"]
+        if before is None or meta["uid"] in self._expected or "deletionTimestamp" in before["metadata"]:
+            return False
+        return gone or meta.get("deletionGracePeriodSeconds") == 0
 
 
 @contextmanager
