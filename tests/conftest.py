@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from deployed import Deployed
 from fake_kubernetes import FakeKubernetes, use_kubeconfig
-from go_programs import KUSTOMIZE
+from manifests import kustomize_program
 from toy_bundle import write_toy_bundle
 
 from branchy.brokers.apache_kafka import KafkaCluster
@@ -87,13 +87,11 @@ def secured_kafka(
 def kustomize(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The program that renders the manifests; `kustomize` on the path is this one too. Without it: as without Kafka."""
     try:
-        program = KUSTOMIZE.find(os.environ, print)
+        named = kustomize_program(os.environ, tmp_path_factory.mktemp("kustomize"), print)
     except BranchyError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
-    named = tmp_path_factory.mktemp("kustomize") / "kustomize"
-    named.symlink_to(program)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(named.parent), prepend=os.pathsep)
         yield named

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from deployment import ROOT
+from go_programs import KUSTOMIZE
+
+from branchy.errors import BranchyError
 
 OVERLAYS = ("local", "edge-cloud", "autoscale", "tls")
 OF_VOLUME = "with-volume"
@@ -21,6 +25,25 @@ BUNDLE_DIGEST = 8 * "00c0ffee"
 
 KUSTOMIZATIONS = (".", *(f"overlays/{name}" for name in OVERLAYS), OF_VOLUME)
 Manifest = dict[str, Any]
+
+
+def kustomize_program(environment: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> Path:
+    """A program `kustomize` in a folder: the one that Go builds, or without Go the one that is in kubectl.
+
+    Raises:
+        BranchyError: there is neither.
+    """
+    program = folder / "kustomize"
+    try:
+        program.symlink_to(KUSTOMIZE.find(environment, say))
+    except BranchyError as error:
+        kubectl = shutil.which("kubectl", path=environment.get("PATH"))
+        if kubectl is None:
+            raise BranchyError(f"{error}; no kubectl either, which has one in it") from None
+        say(f"{error}: {kubectl} renders the manifests")
+        program.write_text(f'#!/bin/sh\n[ "$1" = build ] && shift\nexec {shlex.quote(kubectl)} kustomize "$@"\n')
+        program.chmod(0o755)
+    return program
 
 
 def copy_with_secrets(folder: Path, *more_names: str) -> Path:
