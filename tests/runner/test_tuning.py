@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,31 @@ def test_a_disagreement_is_certified_without_a_look_at_the_labels(
     assert blind is not None
     assert blind.certified == known.certified
     assert blind.data_sha256 != known.data_sha256  # which covers the labels
+
+
+def test_samples_that_are_sorted_by_class_are_bet_on_in_an_order_of_the_seeds(
+    tuned: Any, toy_bundle: Bundle, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Betting learns from what came before: one class after the other would be no independent samples."""
+    parts = tuning_parts(toy_bundle, dataset, unseen=True, seed=0)
+    in_order = parts[1].labels
+    assert (np.diff(in_order) >= 0).all()
+    monkeypatch.setattr("branchy.runner.tuning.tuning_parts", lambda *a, **k: parts)
+    seen: list[Losses] = []
+
+    def certifying(sequence: Iterable[Losses], *args: Any) -> int:
+        seen.append(next(iter(sequence)))
+        return 1
+
+    monkeypatch.setattr("branchy.runner.tuning.certify", certifying)
+    options = {"thresholds": 0.0, "alpha": 0.5, "loss": "error", "bound": "betting", "overwrite": True}
+    first, again, other = (tuned(seed=seed, **options).fresh for seed in (0, 0, 1))
+    for fresh, losses in zip((first, again, other), seen, strict=True):
+        assert (losses == fresh.losses("error")[0]).all()  # what is certified on is what is measured on
+        assert sorted(fresh.labels) == in_order.tolist()
+        assert np.count_nonzero(np.diff(fresh.labels)) > 50  # changes of class; in order there are 2
+    assert (first.labels == again.labels).all()
+    assert (first.labels != other.labels).any()
 
 
 def test_given_thresholds_can_be_certified_or_are_refused(tuned: Any) -> None:
