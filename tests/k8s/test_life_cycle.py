@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deploy_ways import Way
+from deploy_ways import Deploy, Way
 from live_cluster import Cluster, label, namespaces, until, watched
 from manifests import OF_VOLUME, OVERLAYS, Manifest, named, render
 
@@ -96,10 +96,60 @@ def by_set(pods: Sequence[Manifest]) -> dict[str, set[str]]:
     return found
 
 
+def named_in_plan(manifests: Sequence[Manifest]) -> set[str]:
+    """Objects as `branchy deploy plan` calls them."""
+    parts = [label(each) for each in manifests]
+    return {f"{kind} {name}" + (f" in {namespace}" if namespace else "") for namespace, kind, name in parts}
+
+
+def assert_planned(way: Deploy, overlay: str, **expected: set[str]) -> None:
+    """What `plan` says of an overlay: by action the objects, and at the end how many; those unchanged are counted."""
+    *lines, summary = way.plan(overlay).splitlines()
+    found: dict[str, set[str]] = {}
+    for action, _, each in (line.partition(" ") for line in lines if not line.startswith(" ")):
+        found.setdefault(action, set()).add(each.strip().removesuffix(" (not checked by the server yet)"))
+    kept = expected.pop("unchanged", set())
+    assert found == {action: objects for action, objects in expected.items() if objects}
+    counts = {action: len(objects) for action, objects in {**expected, "unchanged": kept}.items()}
+    assert summary == ", ".join(f"{n} {action}" for action, n in counts.items() if n or action == "unchanged")
+
+
+def assert_change_planned(way: Deploy, overlay: str, before: Sequence[Manifest], after: Sequence[Manifest]) -> None:
+    """Tiers are changed, jobs made anew, settings and secrets with another hash created and the old ones removed."""
+    old, new = named_in_plan(before), named_in_plan(after)
+    changed = named_in_plan([m for m in after if m["kind"] == "StatefulSet" and label(m)[2] != "kafka"])
+    replaced = named_in_plan([each for each in after if each["kind"] == "Job"])
+    assert len(changed) == 3, "the edge's, the fog's and the cloud's"
+    parts = {"create": new - old, "change": changed, "replace": replaced, "remove": old - new}
+    assert_planned(way, overlay, **parts, unchanged=new & old - changed - replaced)
+
+
+def assert_told_how_it_is(way: Deploy, overlay: str, manifests: Sequence[Manifest]) -> None:
+    """`status` ends with 0 and has a line for the brokers, the topics and each tier, in each namespace.
+
+    A faked node has no kubelet that could pass on what a pod's page has: that is said of each replica, and is no error.
+    """
+    told, cluster = way.status(overlay), way.cluster
+    faked = all("kwok" in node["status"]["nodeInfo"]["kubeletVersion"] for node in cluster.listed("nodes"))
+    for each in manifests:
+        namespace, kind, name = label(each)
+        part = told.partition(f"namespace {namespace}\n")[2].partition("namespace ")[0].splitlines()
+        if kind == "Job" and name == "topics":
+            assert "  topics   complete" in part, told
+        elif kind == "StatefulSet":
+            size = cluster.listed("-n", namespace, "statefulset", name)[0]["spec"]["replicas"]
+            tier = name.removesuffix("-tier")
+            assert f"  {'brokers' if name == 'kafka' else tier:<8} {size} of {size} ready" in part, told
+            silent = [line for line in part if f" {name}-" in line and "could not be asked for its figures: " in line]
+            assert len(silent) == (size if faked and name != "kafka" else 0), told
+
+
 @pytest.mark.parametrize("name", [*OVERLAYS, OF_VOLUME])
 def test_an_overlay_comes_stays_changes_pod_by_pod_and_goes(cluster, way, name, table, kustomize, tmp_path):
     overlay = f"overlays/{name}"
     manifests = render(kustomize, way.k8s / overlay)
+    if isinstance(way, Deploy):
+        assert_planned(way, overlay, create=named_in_plan(manifests))
     clock = Clock()
 
     way.apply(overlay)
@@ -114,7 +164,14 @@ def test_an_overlay_comes_stays_changes_pod_by_pod_and_goes(cluster, way, name, 
     assert_changes_nothing(cluster, kept, lambda: way.apply(overlay))
     laps.append(clock.lap())
 
-    lows = change(cluster, way, overlay, pods, kustomize, tmp_path)
+    write_changed(way.k8s, overlay, manifests)
+    changed = render(kustomize, way.k8s / "overlays/changed")
+    if isinstance(way, Deploy):
+        assert_planned(way, overlay, unchanged=named_in_plan(manifests))
+        assert_told_how_it_is(way, overlay, manifests)
+        assert_change_planned(way, "overlays/changed", manifests, changed)
+    clock.lap()
+    lows = change(cluster, way, changed, pods, tmp_path)
     laps.append(clock.lap())
 
     delete(way, manifests)
@@ -124,15 +181,13 @@ def test_an_overlay_comes_stays_changes_pod_by_pod_and_goes(cluster, way, name, 
 
 
 def change(
-    cluster: Cluster, way: Way, overlay: str, pods: Sequence[Manifest], kustomize: Path, folder: Path
+    cluster: Cluster, way: Way, changed: Sequence[Manifest], pods: Sequence[Manifest], folder: Path
 ) -> list[tuple[int, int]]:
     """Another bundle: the tiers have new pods, one at a time, and the brokers keep theirs.
 
     Returns:
         Of each StatefulSet how many pods were there at least, and how many it has.
     """
-    write_changed(way.k8s, overlay, render(kustomize, way.k8s / overlay))
-    changed = render(kustomize, way.k8s / "overlays/changed")
     before, spaces = by_set(pods), namespaces(changed)
     with ExitStack() as stack:
         watches = {space: stack.enter_context(watched(cluster, space, folder / space)) for space in spaces}
@@ -149,7 +204,7 @@ def change(
             assert lows[key] == len(uids)
         else:
             assert not after[key] & uids, f"{key} has pods of the old bundle"
-            assert lows[key] >= len(uids) - 1, f"{key} had {lows[key]} of {len(uids)} pods"
+            assert lows[key] >= len(uids) - 1, f"{key} had {lows[key]} of {len(uids)} pods: the events are in {folder}"
     images = {c["image"] for pod in after_pods for c in pod["spec"]["containers"]}
     assert all(image.endswith(f":{ANOTHER}") for image in images if image.startswith("branchy-"))
     return [(lows[key], len(uids)) for key, uids in before.items()]
