@@ -58,7 +58,12 @@ class ShareThreshold:
 
 
 def always(policy: PolicyName, classes: int) -> float:
-    """The threshold at which every sample leaves."""
+    """The threshold at which every sample leaves.
+
+    Args:
+        policy: of the exit.
+        classes: how many there are; bounds the entropy (nats).
+    """
     return math.log(classes) if policy == "entropy" else 0.0
 
 

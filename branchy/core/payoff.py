@@ -74,12 +74,28 @@ class Site:
         return cls(rates, trips, (*slower, *[1.0] * (tiers - len(slower))))
 
     def link_ms(self, cut: int, size_bytes: float) -> float:
-        """From sending so many bytes up at a cut, counted from 0, to having the answer, less what is computed."""
+        """From sending a request up at a cut to having the answer, less what is computed.
+
+        Args:
+            cut: which, from 0.
+            size_bytes: headers and body.
+
+        Returns:
+            Milliseconds.
+        """
         return self.rtt_ms[cut] + 8e-3 * size_bytes / self.uplink_mbit[cut]
 
 
 def exit_ms(tiers: Sequence[TierFigures], site: Site) -> tuple[float, ...]:
-    """Time from a sample at the first tier to its answer, by the tier at whose exit it leaves."""
+    """Time from a sample at the first tier to its answer, by the tier at whose exit it leaves.
+
+    Args:
+        tiers: in order, as measured.
+        site: for as many tiers.
+
+    Returns:
+        (tiers,) milliseconds.
+    """
     out, spent = [], 0.0
     for number, tier in enumerate(tiers):
         spent += tier.compute_ms * site.slower[number]
@@ -90,12 +106,28 @@ def exit_ms(tiers: Sequence[TierFigures], site: Site) -> tuple[float, ...]:
 
 
 def exit_bytes(tiers: Sequence[TierFigures]) -> tuple[float, ...]:
-    """Bytes sent up over all cuts, by the tier at whose exit a sample leaves."""
+    """What is sent up over all cuts, by the tier at whose exit a sample leaves.
+
+    Args:
+        tiers: in order, as measured.
+
+    Returns:
+        (tiers,) bytes, headers and bodies.
+    """
     return tuple(float(sum(tier.bytes_up for tier in tiers[:number])) for number in range(len(tiers)))
 
 
 def sent_whole_ms(compute_ms: float, sample_bytes: int, site: Site) -> float:
-    """Time for a sample that is sent over all links as it is, to the full model on the last tier's computer."""
+    """Time for a sample that is sent over all links as it is, to the full model on the last tier's computer.
+
+    Args:
+        compute_ms: of the full model, as measured.
+        sample_bytes: headers and body of the request with the sample.
+        site: where it would run.
+
+    Returns:
+        Milliseconds.
+    """
     cuts = range(len(site.rtt_ms))
     return compute_ms * site.slower[-1] + sum(site.link_ms(cut, sample_bytes) for cut in cuts)
 
@@ -118,7 +150,14 @@ class Option:
 
     @classmethod
     def same_for_all(cls, name: str, right: NDArray[np.bool_], ms: float, bytes_up: float) -> Option:
-        """An option that takes the same of every sample."""
+        """An option that takes the same of every sample.
+
+        Args:
+            name: for people.
+            right: (n,).
+            ms: to the answer.
+            bytes_up: sent up.
+        """
         n = len(right)
         return cls(name, right, np.full(n, ms), np.full(n, bytes_up))
 
@@ -138,7 +177,11 @@ class Option:
         return float(self.bytes_up.mean())
 
     def per_right(self, total: NDArray[np.float64]) -> float:
-        """What was spent on all samples, a right answer; infinite without any."""
+        """What was spent on all samples, a right answer; infinite without any.
+
+        Args:
+            total: (n,) of each sample, such as `ms`.
+        """
         right = int(self.right.sum())
         return float(total.sum()) / right if right else math.inf
 
@@ -164,7 +207,15 @@ class Comparison:
 
     @classmethod
     def of(cls, option: Option, cascade: Option) -> Comparison:
-        """On the same samples."""
+        """On the same samples.
+
+        Whether one is more accurate is McNemar's question (1947), put to the samples that just one of the two
+        gets right: a sign test, by the Wilson interval of their share.
+
+        Args:
+            option: n samples, as
+            cascade: has, in the same order.
+        """
         won = int((option.right & ~cascade.right).sum())
         lost = int((cascade.right & ~option.right).sum())
         low, high = wilson(won, won + lost)
@@ -203,7 +254,11 @@ class Comparison:
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
-    """Does the cascade pay?"""
+    """Does the cascade pay?
+
+    Args:
+        comparisons: of all options with the cascade.
+    """
     better = [found.option.name for found in comparisons if found.beats]
     if better:
         return f"It does not pay: better is the {' or the '.join(better)}."

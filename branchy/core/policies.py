@@ -68,7 +68,15 @@ def score(probs: NDArray[np.float64], policy: PolicyName) -> NDArray[np.float64]
 
 
 def is_sure(scores: NDArray[np.float64], settings: ExitSettings) -> NDArray[np.bool_]:
-    """Whether each score passes the threshold: `entropy` leaves at <=, the others at >=."""
+    """Whether each score passes the threshold: `entropy` leaves at <=, the others at >=.
+
+    Args:
+        scores: (n,) of `score`, in the policy's unit.
+        settings: of the exit.
+
+    Returns:
+        (n,).
+    """
     if settings.policy == "entropy":
         return np.asarray(scores <= settings.threshold)
     return np.asarray(scores >= settings.threshold)

@@ -57,7 +57,7 @@ class Calibration:
 
     @classmethod
     def of(cls, confidence: Confidences, correct: Correct, seed: int = 0) -> Calibration:
-        """Of answers.
+        """Of answers; the interval is a percentile bootstrap's (Efron, 1979).
 
         Args:
             confidence: (n,) of the named classes, n >= 1.
@@ -98,7 +98,17 @@ def ece(confidence: Confidences, correct: Correct, binning: Binning = "width", b
 def reliability(
     confidence: Confidences, correct: Correct, binning: Binning = "width", bins: int = BINS
 ) -> list[ReliabilityBin]:
-    """A reliability diagram as numbers; arguments as for `ece`."""
+    """A reliability diagram as numbers (Guo et al., 2017).
+
+    Args:
+        confidence: (n,) in [0, 1], n >= 1.
+        correct: (n,).
+        binning: as for `ece`.
+        bins: how many; fewer where confidences are equal.
+
+    Returns:
+        The bins, from the least confident up.
+    """
     edges = _edges(confidence, binning, bins)
     place = _places(confidence, edges)
     out = []

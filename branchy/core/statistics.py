@@ -18,6 +18,9 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
     Returns:
         Lower and upper bound, in [0, 1].
+
+    Raises:
+        ValueError: fewer than none or more than all are right.
     """
     if not 0 <= correct <= n:
         raise ValueError(f"expected 0 <= correct <= n, got {correct} of {n}")
@@ -32,5 +35,13 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile, linear between order statistics; NaN where there are no values."""
+    """A quantile, linear between order statistics.
+
+    Args:
+        values: in any unit and order.
+        q: in [0, 1].
+
+    Returns:
+        In the same unit; NaN where there are no values.
+    """
     return float(np.quantile(np.asarray(values, dtype=np.float64), q)) if len(values) else math.nan

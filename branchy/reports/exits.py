@@ -44,7 +44,15 @@ class ExitView:
     def of(
         cls, name: str, logits: NDArray[np.generic], labels: NDArray[np.int64], temperature: float, leaves: Share | None
     ) -> ExitView:
-        """From an exit's logits (n, classes)."""
+        """From what an exit says of n samples.
+
+        Args:
+            name: of the exit.
+            logits: (n, classes).
+            labels: (n,) the true class indices.
+            temperature: of the exit.
+            leaves: (n,) who is answered there; None for the full model.
+        """
         before, after = probabilities(logits), probabilities(logits, temperature)
         named = after.argmax(axis=1)
         return cls(name, labels, named, before.max(axis=1), after.max(axis=1), temperature, leaves)
@@ -55,18 +63,32 @@ class ExitView:
         return np.asarray(self.predictions == self.labels)
 
     def confidence(self, when: Literal["before", "after"]) -> NDArray[np.float64]:
-        """(n,) before or after its temperature."""
+        """Of the named classes.
+
+        Args:
+            when: before or after its temperature.
+
+        Returns:
+            (n,) in [0, 1].
+        """
         return self.before if when == "before" else self.after
 
     def calibration(self, when: Literal["before", "after"]) -> Calibration:
-        """Of its confidences, before or after its temperature."""
+        """Of its confidences.
+
+        Args:
+            when: before or after its temperature.
+        """
         return Calibration.of(self.confidence(when), self.right)
 
 
 def as_cascade(exits: Sequence[ExitView]) -> ExitView:
-    """The cascade as one exit: each sample has the answer of the exit where it leaves."""
-    leaving = np.stack([view.leaves for view in exits if view.leaves is not None]).argmax(axis=0)
+    """The cascade as one exit: each sample has the answer of the exit where it leaves.
 
+    Args:
+        exits: all of them, in order, of the same n samples, of which each leaves at one.
+    """
+    leaving = np.stack([view.leaves for view in exits if view.leaves is not None]).argmax(axis=0)
     here = (leaving, np.arange(len(leaving)))
     return ExitView(
         "cascade",

@@ -93,6 +93,9 @@ class Replay:
 
         What would have gone on may be answered by the exit that was sure of it after all, where the tier in
         front is too slow, or by any later one.
+
+        Args:
+            exit_: one of `exits`.
         """
         surely = sum(outcome.exit == exit_ for outcome in self.replayed)
         place = self.exits.index(exit_)
@@ -100,7 +103,11 @@ class Replay:
         return surely, surely + sum(self.exits.index(was.exit or "") <= place for was in went_on)
 
     def right(self, outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
-        """Of the requests whose class is known: right for sure, right at most, and how many these requests are."""
+        """Of the requests whose class is known: right for sure, right at most, and how many these requests are.
+
+        Args:
+            outcomes: one a row, in order: `recorded` or `replayed`.
+        """
         judged = [(o, row.expected) for o, row in zip(outcomes, self.rows, strict=True) if row.expected is not None]
         surely = sum(outcome.predicted == expected for outcome, expected in judged)
         return surely, surely + sum(outcome.exit is None for outcome, _ in judged), len(judged)
@@ -165,7 +172,16 @@ class Replay:
 
 
 def decided(results: Results, rows: Sequence[Row], exit_: str) -> tuple[float | None, float | None]:
-    """The highest confidence that an exit sent on, and the lowest at which it answered; its threshold lies between."""
+    """The highest confidence that an exit sent on, and the lowest at which it answered; its threshold lies between.
+
+    Args:
+        results: the records.
+        rows: the answered ones.
+        exit_: of a tier.
+
+    Returns:
+        Each None where there was none.
+    """
     stayed: list[float] = []
     left: list[float] = []
     for row in rows:

@@ -50,7 +50,19 @@ def site_of(
     rtt_ms: Sequence[float],
     slower: Sequence[float],
 ) -> Site:
-    """Links and computers for a cascade with a tier for each exit; see `Site.of`."""
+    """Links and computers for a cascade with a tier for each exit.
+
+    Args:
+        spec: the cascade.
+        fmt: whose exits count.
+        uplink_mbit: megabits a second, one number for every cut or one a cut.
+        rtt_ms: there and back, the same.
+        slower: times, from the first tier on.
+
+    Raises:
+        UsageError: see `Site.of`.
+        BundleError: a stage is not exported in that format.
+    """
     return Site.of(len(exits_of(spec, fmt)), uplink_mbit, rtt_ms, slower)
 
 
@@ -125,14 +137,22 @@ class Analysis:
         return [*exits, as_cascade(exits), ExitView.of(FULL, self.measured.logits[FULL], labels, temperature, None)]
 
     def cascade(self, site: Site | None = None) -> Option:
-        """The cascade with its thresholds."""
+        """The cascade with its thresholds.
+
+        Args:
+            site: instead of its own.
+        """
         leaving = self.outputs.leaving(self.thresholds)
         right = self.outputs.predictions[leaving, np.arange(len(leaving))] == self.outputs.labels
         ms, sent = exit_ms(self.timed.tiers, site or self.site), exit_bytes(self.timed.tiers)
         return Option("cascade", right, np.take(ms, leaving), np.take(sent, leaving))
 
     def alternatives(self, site: Site | None = None) -> list[Option]:
-        """Doing without: the first exit alone; the full model, sent to or on the spot."""
+        """Doing without: the first exit alone; the full model, sent to or on the spot.
+
+        Args:
+            site: instead of its own.
+        """
         there, full = site or self.site, self.timed.full
         edge = self.outputs.predictions[0] == self.outputs.labels
         right = self.outputs.full == self.outputs.labels
@@ -182,7 +202,14 @@ class Analysis:
         }
 
     def sweep(self, unit: Unit) -> list[SweepRow]:
-        """The thresholds that no others beat in accuracy and this cost on these samples, cheapest first."""
+        """The thresholds that no others beat in accuracy and this cost on these samples, cheapest first.
+
+        Args:
+            unit: of the cost.
+
+        Returns:
+            At most `MOST_ROWS`.
+        """
         vectors = frontier(self.outputs, "error", self.costs()[unit])[::-1]
         kept = np.unique(np.linspace(0, len(vectors) - 1, min(MOST_ROWS, len(vectors))).astype(int))
         return [self._row(vectors[place]) for place in kept]
@@ -195,7 +222,17 @@ class Analysis:
         return SweepRow(vector, int(right.sum()), len(right), tuple(shares.tolist()), means)
 
     def write(self, out: Path) -> list[Path]:
-        """Write everything as CSVs and PNGs into a directory."""
+        """Write everything as CSVs and PNGs into a directory.
+
+        Args:
+            out: from `prepare_folder`.
+
+        Returns:
+            The files.
+
+        Raises:
+            BranchyError: the disk is full, or the like.
+        """
         views, sweeps = self.views(), {unit: self.sweep(unit) for unit in self.costs()}
         files = {
             **exit_files(views, self.spec.labels),
@@ -283,6 +320,9 @@ def _option_cells(option: Option) -> tuple[str, ...]:
 
 def prepare_folder(out: Path) -> None:
     """Check before the work that an analysis can be written.
+
+    Args:
+        out: the directory, made if need be.
 
     Raises:
         UsageError: the directory cannot be written.

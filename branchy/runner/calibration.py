@@ -90,6 +90,14 @@ def walk(stages: Sequence[StageSpec], runs: Mapping[str, Run], samples: Array) -
 
     A stage without an exit shares a tier with the next one, so nothing is encoded between them.
 
+    Args:
+        stages: consecutive, the first one's input being the samples.
+        runs: by stage.
+        samples: (n, *shape) as the first stage takes them.
+
+    Yields:
+        A step a stage, in order.
+
     Raises:
         TrainingError: an activation cannot travel in the uplink's dtype.
     """
@@ -123,7 +131,21 @@ def _encode(stage: StageSpec, activation: Array) -> bytes:
 
 
 def exit_logits(stages: Sequence[StageSpec], runs: Mapping[str, Run], part: Part, what: str) -> dict[str, Array]:
-    """Logits (n, classes) of every exit for every sample of a part, by stage."""
+    """What every exit says of every sample of a part.
+
+    Args:
+        stages: as for `walk`.
+        runs: by stage.
+        part: n samples.
+        what: is measured, for the progress bar.
+
+    Returns:
+        By stage with an exit its logits, (n, classes).
+
+    Raises:
+        TrainingError: see `walk`.
+        DatasetError: a sample cannot be read.
+    """
     found: dict[str, list[Array]] = {stage.name: [] for stage in stages if stage.logits is not None}
     batches = tqdm(
         part.batches(BATCH), total=-(-len(part) // BATCH), desc=f"measuring {what}", unit="batch", leave=False
@@ -145,8 +167,20 @@ def calibrate(
 ) -> Calibrated:
     """Fit every exit's temperature, set its threshold, and measure its accuracy.
 
-    Temperatures are fitted on one part and thresholds on another. Neither changes which class an
-    exit names, so the accuracy is that on both. What temperatures are worth is measured on the other part.
+    Temperatures (Guo et al., 2017) are fitted on one part and thresholds on another. Neither changes which class
+    an exit names, so the accuracy is that on both. What temperatures are worth is measured on the other part.
+
+    Args:
+        stages: the whole cascade, or the full model alone.
+        runs: by stage, all in one format.
+        temperature: the part to fit temperatures on.
+        tune: the part for thresholds.
+        wanted: how exits shall decide.
+        what: is measured, for the progress bar.
+
+    Raises:
+        TrainingError: see `walk`.
+        DatasetError: a sample cannot be read.
     """
     fitting, tuning = (exit_logits(stages, runs, part, what) for part in (temperature, tune))
     exits: dict[str, ExitSettings] = {}

@@ -46,7 +46,13 @@ class ExitTally:
     bytes_up: int = 0
 
     def count(self, answer: Answer, expected: int, sent_bytes: int = 0) -> None:
-        """Add a sample that left here, for which the device itself sent so much over the uplink."""
+        """Add a sample that left here.
+
+        Args:
+            answer: with a label.
+            expected: the true class index.
+            sent_bytes: what the device itself sent over the uplink for it, headers and body.
+        """
         self.left += 1
         self.correct += answer.index == expected
         self.total_ms += answer.hops[0].total_ms

@@ -40,6 +40,13 @@ def load_quickest(
     training, where it gives other logits here than then, and where it needs TensorFlow and that is not
     installed. What is taken, and why, is logged.
 
+    Args:
+        bundle: a loaded bundle.
+        names: the tier's stages, consecutive.
+        threads: how many threads one batch may use.
+        policy: instead of the bundle's.
+        thresholds: instead of the bundle's, one for every exit or by stage.
+
     Raises:
         BranchyError: as `load_tier`, where no format is left.
     """
@@ -77,7 +84,15 @@ def load_quickest(
 
 
 def lost_accuracy(stage: StageSpec, fmt: FormatName) -> float:
-    """How much less accurate a stage's exit is in a format than in float32, as a share; 0 where not measured."""
+    """How much less accurate a stage's exit is in a format than in float32.
+
+    Args:
+        stage: which.
+        fmt: one that it has.
+
+    Returns:
+        A share, below 0 where it is more accurate; 0 where not measured.
+    """
     base = stage.files.get("litert") or stage.files.get("keras")
     own = stage.files[fmt].exit
     if base is None or base.exit is None or own is None or base.exit.accuracy is None or own.accuracy is None:
@@ -86,10 +101,16 @@ def lost_accuracy(stage: StageSpec, fmt: FormatName) -> float:
 
 
 def time_in_turn(calls: Mapping[K, Callable[[], object]]) -> dict[K, float]:
-    """Median milliseconds of each call, made in turn so that whatever else the machine does is shared.
+    """How long each call takes, made in turn so that whatever else the machine does is shared.
 
     Each is called once before the call that counts: it pays for what engines make on first use, and for
     caches that the call before it has filled with other things.
+
+    Args:
+        calls: by name.
+
+    Returns:
+        Median milliseconds by name.
     """
     took: dict[K, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + LIMIT_S * len(calls)

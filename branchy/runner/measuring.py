@@ -67,7 +67,11 @@ def measure(
         threads: how many threads one batch may use.
         policy: that the exits' scores are for; None takes the bundle's.
 
+    Returns:
+        Of each part, in order.
+
     Raises:
+        UsageError: no policy is given, and the bundle's exits have different ones.
         EngineError: logits that are not finite, or see `tier_loading.load_tier`.
         DatasetError: a sample cannot be read.
     """
@@ -115,7 +119,18 @@ def _own_policy(settings: dict[str, ExitSettings]) -> PolicyName:
 
 
 def exits_of(spec: CascadeSpec, fmt: FormatName) -> dict[str, ExitSettings]:
-    """By stage the settings of the exits in one format, the last exit included."""
+    """The settings of the exits in one format, the last exit included.
+
+    Args:
+        spec: the cascade.
+        fmt: one that all its stages have.
+
+    Returns:
+        By stage, in order.
+
+    Raises:
+        BundleError: a stage is not exported in that format.
+    """
     return {s.name: settings for s in spec.stages if (settings := s.exit_settings(fmt)) is not None}
 
 
@@ -125,6 +140,9 @@ def exit_costs(spec: CascadeSpec, cost: CostName) -> tuple[float, ...]:
     Args:
         spec: the cascade.
         cost: `flops`, or `bytes` of the message bodies sent up on the way, before any compression.
+
+    Returns:
+        (exits,).
     """
     out, spent = [], 0.0
     for stage in spec.stages:

@@ -29,6 +29,17 @@ def time_stages(bundle: Bundle, part: Part, fmt: FormatName, threads: int) -> Ti
     """Median time of each tier and of the full model for one sample, and the bytes of their requests.
 
     Only the models' own time counts. Both run in turn, so that whatever else the machine does is shared.
+
+    Args:
+        bundle: a loaded bundle.
+        part: whose first `PROBES` samples are sent.
+        fmt: which of the bundle's formats is run.
+        threads: how many threads one batch may use.
+
+    Raises:
+        BundleError: a stage is not exported in that format.
+        EngineError: see `tier_loading.load_tier`.
+        DatasetError: a sample cannot be read.
     """
     samples, _ = part.read(np.arange(min(PROBES, len(part))))
     last = bundle.spec.stages[-1].name
