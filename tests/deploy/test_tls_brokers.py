@@ -1,4 +1,7 @@
-"""A real Kafka with the settings, certificates and passwords of the `tls` overlay, and its clients' variables."""
+"""A real Kafka with the settings, certificates and passwords of the `tls` overlay, and its clients' variables.
+
+Its broker is started as in the cloud of docs/brokers-elsewhere.md: those brokers are `tls`' own with a listener more.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,7 @@ from manifests import Manifest, containers, named, variables
 
 from branchy.brokers.kafka_config import HOST, free_ports, port_is_free
 from branchy.brokers.kafka_home import KafkaHome
-from branchy.config import DeviceSettings, LinkSettings, load
+from branchy.config import DeviceSettings, LinkSettings, ServeSettings, load
 from branchy.core import topics
 from branchy.errors import RefusedError, TransportError
 from branchy.runner.topics import create_topics
@@ -36,16 +40,33 @@ def _local(text: str, secrets: Path, data: Path) -> str:
     return text.replace("/var/lib/branchy-kafka/data", str(data))
 
 
-def _one_node(settings: str, port: int, controller_port: int) -> str:
-    """The settings of the first of three nodes, as those of one alone on the loopback."""
-    changes = {
-        "controller.quorum.voters": f"0@{HOST}:{controller_port}",
-        "listeners": f"CLIENTS://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"CLIENTS://{HOST}:{port}",
-    }
-    lines = [line for line in settings.splitlines() if line.partition("=")[0] not in changes]
-    lines += [f"{key}={value}" for key, value in changes.items()]
-    return re.sub(r"(?m)^(.*(?:replication\.factor|insync\.replicas|min\.isr))=\d+$", r"\1=1", "\n".join(lines))
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the one broker is to be reached."""
+
+    clients: int
+    controller: int
+    outside: int
+
+    def _here(self, text: str) -> str:
+        """Names and ports of a pod become those here; what Kafka fills in stays to be filled in."""
+        return (
+            text.replace("kafka-${env:POD_INDEX}.kafka.${env:POD_NAMESPACE}.svc:9092", f"{HOST}:{self.clients}")
+            .replace("kafka-${env:POD_INDEX}.cloud.example:9094", f"127.0.${{env:POD_INDEX}}.1:{self.outside}")
+            .replace("://:9092", f"://{HOST}:{self.clients}")
+            .replace("://:9093", f"://{HOST}:{self.controller}")
+            .replace("://:9094", f"://{HOST}:{self.outside}")
+        )
+
+    def one_node(self, settings: str) -> str:
+        """The settings of the first of three nodes, as those of one alone on the loopback."""
+        text = re.sub(r"(?m)^(controller\.quorum\.voters)=.*$", rf"\1=0@{HOST}:{self.controller}", self._here(settings))
+        return re.sub(r"(?m)^(.*(?:replication\.factor|insync\.replicas|min\.isr))=\d+$", r"\1=1", text)
+
+    def words(self, command: list[str]) -> list[str]:
+        """What `kafka-server-start.sh` is told after the file."""
+        assert command[:2] == ["/opt/kafka/bin/kafka-server-start.sh", "/etc/branchy/server.properties"]
+        return [self._here(word) for word in command[2:]]
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +75,21 @@ def manifests_of_tls(rendered) -> list[Manifest]:
 
 
 @pytest.fixture(scope="module")
+def ports() -> Ports:
+    return Ports(*free_ports(3))
+
+
+@pytest.fixture(scope="module")
 def brokers(
-    k8s: Path, manifests_of_tls: list[Manifest], kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory
+    rendered, k8s: Path, manifests_of_tls, ports: Ports, kafka_home, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Formatted and started by the commands of the manifests."""
     folder, secrets = tmp_path_factory.mktemp("tls"), k8s / "overlays" / "tls" / "secrets"
-    port, controller_port = free_ports(2)
     properties = folder / "server.properties"
     text = named(manifests_of_tls, "ConfigMap", "kafka")["data"]["server.properties"]
-    properties.write_text(_one_node(_local(text, secrets, folder / "data"), port, controller_port))
-    pod = named(manifests_of_tls, "StatefulSet", "kafka")["spec"]["template"]["spec"]
+    assert named(rendered["cloud-alone"], "ConfigMap", "kafka")["data"]["server.properties"] == text
+    properties.write_text(ports.one_node(_local(text, secrets, folder / "data")))
+    pod = named(rendered["cloud-alone"], "StatefulSet", "kafka")["spec"]["template"]["spec"]
     cluster_id = variables(containers(pod)[0], manifests_of_tls)["CLUSTER_ID"]
     program, *words = containers(pod)[0]["command"]
     assert program == "/opt/kafka/bin/kafka-storage.sh"
@@ -78,16 +104,17 @@ def brokers(
         timeout=READY_S,
     )
     assert formatted.returncode == 0, formatted.stdout + formatted.stderr
-    command = kafka_home.command("kafka.Kafka", str(properties), options=JAVA)
+    words = ports.words(pod["containers"][0]["command"])
+    command = kafka_home.command("kafka.Kafka", str(properties), *words, options=JAVA)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         until = time.monotonic() + READY_S
-        while port_is_free(port):
+        while port_is_free(ports.clients) or port_is_free(ports.outside):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()
             time.sleep(0.1)
-        yield f"{HOST}:{port}"
+        yield f"{HOST}:{ports.clients}"
     finally:
         process.kill()
         process.wait(READY_S)
@@ -111,6 +138,26 @@ def link_of(brokers: str, manifests_of_tls: list[Manifest], k8s: Path, monkeypat
         return back.model_copy(update={**here, **changes})
 
     return settings
+
+
+@pytest.fixture
+def way_up(brokers: str, ports: Ports, rendered, k8s: Path, monkeypatch, tmp_path) -> LinkSettings:
+    """The front of the edge in another cluster, by the documents' settings and the same certificate of its brokers."""
+    secrets = k8s / "overlays" / "tls" / "secrets"
+    edge = named(rendered["edge-alone"], "StatefulSet", "edge-tier")["spec"]["template"]["spec"]["containers"][0]
+    monkeypatch.chdir(tmp_path)
+    for variable, value in variables(edge, rendered["edge-alone"]).items():
+        monkeypatch.setenv(variable, value or "0")
+    front = load(ServeSettings, {"bundle": "b"}).front
+    assert front is not None
+    files = {
+        "ca_file": "ca.pem",
+        "certificate_file": "edge.pem",
+        "key_file": "edge.pem",
+        "password_file": "edge.password",
+    }
+    here = {name: secrets / file for name, file in files.items()}
+    return front.model_copy(update={**here, "brokers": f"{HOST}:{ports.outside}"})
 
 
 def seen(settings: LinkSettings, names: list[str]) -> set[str]:
@@ -137,6 +184,18 @@ def test_the_operator_makes_topics_and_gives_rights_and_each_client_has_its_own(
     assert seen(device, [queue]) == {queue}
     with closing(KafkaLink(device, "back")) as link, pytest.raises(RefusedError, match="dead"):
         link.prepare([dead], 5.0)
+
+
+def test_the_edge_of_another_cluster_logs_in_from_outside_and_nobody_does_without_certificate_and_password(
+    way_up, toy_bundle, tmp_path
+):
+    queue = topics.requests("tls", toy_bundle.spec.stages[1].name)
+    assert seen(way_up, [queue]) == {queue}
+    wrong = tmp_path / "password"
+    wrong.write_text("guessed")
+    for changes in ({"password_file": wrong}, {"certificate_file": None, "key_file": None}):
+        with closing(KafkaLink(way_up.model_copy(update=changes), "front")) as link, pytest.raises(TransportError):
+            link.prepare([queue], 3.0)
 
 
 @pytest.fixture
