@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ import pytest
 
 from branchy.brokers.embedded import EmbeddedBroker
 from branchy.config import DeviceSettings, LinkSettings
+from branchy.core.messages import Answer
 from branchy.datasets import Dataset, load
 from branchy.models.wanted import Wanted
+from branchy.runner.analysis import analyse, site_of
 from branchy.runner.cascade import Cascade
 from branchy.runner.device import Device
 from branchy.runner.evaluation import evaluate
@@ -26,6 +30,7 @@ pytestmark = pytest.mark.slow
 TIMEOUT_S = 60.0
 OWN = own_keras.__file__
 CLASSES = 3
+HALF = TuneOptions(target_share=(50, 50))
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +49,15 @@ def _trained(pixels: Path, out: Path, arch: str, wanted: Wanted) -> Bundle:
     return train(TrainOptions(str(pixels), out=out, arch=arch, wanted=wanted, epochs=1, batch_size=96)).bundle
 
 
-def _carried_through(bundle: Bundle, data: Dataset, broker: EmbeddedBroker, folder: Path) -> None:
+def _carried_through(
+    bundle: Bundle, data: Dataset, broker: EmbeddedBroker, folder: Path, options: TuneOptions = HALF
+) -> None:
     """Tune, evaluate and serve; what the tiers answer is what the cascade says in this process."""
-    tuned = tune(bundle, data, TuneOptions(out=folder / "tuned", target_share=(50, 50))).bundle
+    tuned = tune(bundle, data, replace(options, out=folder / "tuned")).bundle
     assert evaluate(tuned, data).samples == len(data.test)
+    said = analyse(tuned, data, site_of(tuned.spec, "litert", [10.0], [20.0], [8.0])).text()
+    assert [line.split()[0] for line in said.splitlines()[2:6]] == ["edge", "cloud", "cascade", "full"]
+    assert re.search(r"^It (pays|does not pay)", said, re.MULTILINE)
     samples = np.stack([sample for sample, _ in data.test])
     expected = Cascade(tuned).predict(samples)
     name, back = folder.name, LinkSettings(brokers=broker.brokers)
@@ -62,7 +72,12 @@ def _carried_through(bundle: Bundle, data: Dataset, broker: EmbeddedBroker, fold
         settings = DeviceSettings(bundle=tuned.path, back=back, cascade=name, deadline_ms=20_000)
         with Device(tuned, settings) as device:
             came = sorted(device.run(samples, window=8), key=lambda outcome: outcome.index)
-    assert [(o.answer.exit, o.answer.label) for o in came if o.answer] == [(a.exit, a.label) for a in expected]
+    assert [_said(o.answer) for o in came if o.answer] == [_said(a) for a in expected]
+    assert {answer.certified for answer in expected} == {options.alpha is not None}
+
+
+def _said(answer: Answer) -> tuple[str | None, str | None, bool]:
+    return answer.exit, answer.label, answer.certified
 
 
 def test_a_model_of_keras_applications(pixels: Path, tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:
@@ -74,7 +89,7 @@ def test_a_model_of_keras_applications(pixels: Path, tmp_path: Path, embedded_br
 def test_a_file_of_the_user_s_own(pixels: Path, tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:
     wanted = Wanted(cut="auto:1", heads=(f"{OWN}:head",), preprocessing=f"{OWN}:centred")
     bundle = _trained(pixels, tmp_path / "b", f"{OWN}:build", wanted)
-    _carried_through(bundle, load(str(pixels)), embedded_broker, tmp_path)
+    _carried_through(bundle, load(str(pixels)), embedded_broker, tmp_path, TuneOptions(alpha=0.5))
 
 
 def test_a_saved_model_keeps_its_accuracy_and_its_weights_while_exits_are_added(
