@@ -9,14 +9,13 @@ import sys
 import pytest
 import yaml
 from deployment import ROOT
-from documents import shell_blocks
+from documents import OVERLAYS, shell_blocks
 from manifests import Manifest, named, pods
 
 from branchy.runner.deployment import DeployOptions
 from branchy.runner.deployment import rendered as deployable
 from branchy.store.bundle import Bundle
 
-OVERLAYS = ("cloud-alone", "edge-alone", "managed", "one-node-edge")
 BUNDLE = ROOT / "saved_models" / "fashion-mnist-b-lenet"
 
 

@@ -15,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from deployment import DOCKERFILES, pairs, stages
+from documents import OVERLAYS as DOCUMENTED
 from go_programs import KEDA as KEDA_MODULE
 from go_programs import fetch_module
 from kubernetes_validate import utils as schemas
@@ -30,9 +31,6 @@ from branchy.transport.kafka.topics import PARTITIONS
 NEWEST = list(dict.fromkeys(schemas.major_minor(version) for version in schemas.all_versions()))[-3:]
 KEDA = "keda.sh/v1alpha1"
 KAFKA_NAMES = [f"kafka-{n}.kafka" for n in range(3)]
-DOCUMENTED = ("cloud-alone", "edge-alone", "managed", "one-node-edge")
-"""The overlays that documents write out."""
-
 every = pytest.mark.parametrize("path", KUSTOMIZATIONS)
 every_documented_too = pytest.mark.parametrize("path", [*KUSTOMIZATIONS, *DOCUMENTED])
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+OVERLAYS = ("cloud-alone", "edge-alone", "managed", "one-node-edge")
+"""What docs/brokers-elsewhere.md and deploy/k8s/README.md write out."""
+
 
 def blocks(document: Path, language: str) -> list[str]:
     """The document's blocks of one language, in their order."""
