@@ -45,7 +45,7 @@ def test_a_namespace_that_is_not_branchys_stays_even_with_data(deployed):
 
 def test_the_tiers_have_ended_before_their_brokers_go(deployed):
     deployed.apply()
-    original = deployed.fake.delete
+    original, too_early = deployed.fake.delete, []
 
     def slowly(where):
         """A tier's pods take until somebody has waited for them."""
@@ -54,7 +54,7 @@ def test_the_tiers_have_ended_before_their_brokers_go(deployed):
         if where[0] == "statefulsets" and where[2].endswith("-tier"):
             deployed.fake.objects.update(pods)
         if where == ("statefulsets", "branchy", "kafka"):
-            assert not any(k[0] == "pods" and "tier" in k[2] for k in deployed.fake.objects)
+            too_early.extend(k[2] for k in deployed.fake.objects if k[0] == "pods" and "tier" in k[2])
         return result
 
     def sleep(seconds: float) -> None:
@@ -64,6 +64,7 @@ def test_the_tiers_have_ended_before_their_brokers_go(deployed):
 
     deployed.fake.delete, deployed.sleep = slowly, sleep
     deployed.delete()
+    assert not too_early
     assert deployed.now_s > 0
     assert deployed.fake.names("pods") == []
 
