@@ -110,7 +110,11 @@ def target_of(bundle: Bundle, options: TuneOptions) -> Path:
 
 
 def check_options(options: TuneOptions) -> None:
-    """Raise `UsageError` unless just one thing is asked for, and every number is in its range."""
+    """Raise `UsageError` unless just one thing is asked for, and every number is in its range.
+
+    Args:
+        options: to be checked before the work.
+    """
     asked = {
         "--target-share": options.target_share,
         "--target-accuracy": options.target_accuracy,
@@ -126,6 +130,8 @@ def check_options(options: TuneOptions) -> None:
             f"expected one of {', '.join(asked)}, --threshold, or --threshold with --alpha; "
             f"got {' and '.join(given) or 'none'}"
         )
+    if options.bound is not None and (options.alpha is None or options.guarantee == "expected"):
+        raise UsageError("--bound is how --alpha is tested with --guarantee probability: leave it out, or give these")
     for flag, value, low, high in (
         ("--alpha", options.alpha, 0, 1),
         ("--delta", options.delta, 0, 1),
