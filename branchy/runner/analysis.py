@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from branchy.core.payoff import (
     sent_whole_ms,
     verdict,
 )
-from branchy.core.statistics import wilson
 from branchy.core.tuning import ExitOutputs, Thresholds, frontier
 from branchy.datasets import Dataset
 from branchy.errors import MissingExtraError
@@ -31,6 +29,7 @@ from branchy.reports.exits import ExitView, as_cascade, calibration_table, exit_
 from branchy.reports.folder import csv_bytes, make_folder, write_files
 from branchy.reports.plots import png
 from branchy.reports.text import listed, text_table
+from branchy.runner.analysis_rows import OPTIONS, SweepRow, Unit, option_cells, option_row, sweep_rows
 from branchy.runner.measuring import Measured, exit_costs, exits_of, measure
 from branchy.runner.stage_times import Timed, time_stages
 from branchy.store.bundle import Bundle
@@ -39,8 +38,6 @@ FEW = 200
 """Fewer samples than this leave 15 bins with about a dozen each."""
 MOST_ROWS = 200
 """Of a sweep; a finer one is thinned out."""
-
-Unit = Literal["FLOPs", "ms", "bytes"]
 
 
 def site_of(
@@ -168,7 +165,7 @@ class Analysis:
         """The options side by side, each held against the cascade, and a verdict; for a terminal."""
         cascade, others = self.cascade(), self.alternatives()
         header = ("", "right", "ms", "bytes up", "ms a right answer", "bytes a right answer")
-        table = text_table(header, [_option_cells(option) for option in (cascade, *others)])
+        table = text_table(header, [option_cells(option) for option in (cascade, *others)])
         found = [Comparison.of(option, cascade) for option in others]
         said = [each.sentence for each in found]
         said += [self._break_even(cascade, others[1]), verdict(found)]
@@ -236,8 +233,8 @@ class Analysis:
         views, sweeps = self.views(), {unit: self.sweep(unit) for unit in self.costs()}
         files = {
             **exit_files(views, self.spec.labels),
-            "sweep.csv": csv_bytes(self._sweep_header(), _sweep_rows(sweeps)),
-            "options.csv": csv_bytes(_OPTIONS, map(_option_row, (self.cascade(), *self.alternatives()))),
+            "sweep.csv": csv_bytes(self._sweep_header(), sweep_rows(sweeps)),
+            "options.csv": csv_bytes(OPTIONS, map(option_row, (self.cascade(), *self.alternatives()))),
             "reliability.png": png(reliability_plot(views)),
             "pareto.png": png(pareto_plot([self._curve(unit, rows) for unit, rows in sweeps.items()])),
         }
@@ -281,41 +278,6 @@ class Analysis:
             yield f"no test samples of {missing.size} of {len(self.spec.labels)} classes; nothing is known of: {names}"
         if len(self.outputs) < FEW:
             yield f"only {len(self.outputs)} test samples: what is said of calibration is rough"
-
-
-@dataclass(frozen=True, slots=True)
-class SweepRow:
-    """One vector of thresholds on the test samples: how many right of how many, the share an exit, mean costs."""
-
-    thresholds: Thresholds
-    right: int
-    samples: int
-    shares: tuple[float, ...]
-    means: Mapping[Unit, float]
-
-
-def _sweep_rows(sweeps: Mapping[Unit, Sequence[SweepRow]]) -> Iterator[tuple[object, ...]]:
-    for unit, rows in sweeps.items():
-        for row in rows:
-            accuracy = row.right / row.samples
-            means = tuple(row.means.values())
-            per_right = tuple(mean / accuracy if accuracy else None for mean in means)
-            interval = wilson(row.right, row.samples)
-            yield (unit.lower(), *row.thresholds[:-1], accuracy, *interval, *row.shares, *means, *per_right)
-
-
-_OPTIONS = ("option", "accuracy", "accuracy_low", "accuracy_high", "ms", "bytes", "ms_per_right", "bytes_per_right")
-
-
-def _option_row(option: Option) -> tuple[object, ...]:
-    interval = wilson(int(option.right.sum()), len(option.right))
-    per_right = (option.per_right(option.ms), option.per_right(option.bytes_up))
-    return (option.name, option.accuracy, *interval, option.mean_ms, option.mean_bytes, *per_right)
-
-
-def _option_cells(option: Option) -> tuple[str, ...]:
-    per_right = (f"{option.per_right(option.ms):,.2f}", f"{option.per_right(option.bytes_up):,.0f}")
-    return (option.name, f"{option.accuracy:.1%}", f"{option.mean_ms:,.2f}", f"{option.mean_bytes:,.0f}", *per_right)
 
 
 def prepare_folder(out: Path) -> None:
