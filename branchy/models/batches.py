@@ -39,16 +39,40 @@ class Labelled(Protocol):
         """(n,) class indices."""
 
     def read(self, positions: Indices) -> tuple[Array, Indices]:
-        """Samples (k, *shape) and class indices (k,) at these positions."""
+        """Samples at these positions.
+
+        Args:
+            positions: (k,) in 0..n-1, of the part.
+
+        Returns:
+            Samples (k, *shape) of the data set's dtype and class indices (k,).
+        """
 
 
 def order(indices: Indices, seed: int, epoch: int) -> Indices:
-    """(n,) positions in the order of an epoch (from 0)."""
+    """The order of an epoch.
+
+    Args:
+        indices: (n,) of the samples in their data set, by which they are ordered wherever they stand.
+        seed: of the training.
+        epoch: from 0.
+
+    Returns:
+        (n,) positions in 0..n-1, each once.
+    """
     return np.argsort(uniform(indices, seed, epoch, _ORDER), kind="stable")
 
 
 def balanced(labels: Indices, classes: int) -> NDArray[np.float32]:
-    """(classes,) weights that give each class the same say: n / (classes that there are * its samples)."""
+    """Weights that give each class the same say.
+
+    Args:
+        labels: (n,) class indices.
+        classes: how many there may be.
+
+    Returns:
+        (classes,) n / (classes that there are * samples of the class); of no meaning for a class without any.
+    """
     counts = np.bincount(labels, minlength=classes)
     return np.asarray(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=np.float32)
 
@@ -108,7 +132,16 @@ def training_batches(
 
 
 def samples_in_order(part: Labelled, sample: TensorSpec, batch_size: int) -> Any:
-    """The samples of a part, a batch at a time, as a tf.data.Dataset."""
+    """The samples of a part in their order.
+
+    Args:
+        part: of n samples.
+        sample: their shape and dtype.
+        batch_size: samples a batch; the last has what is left.
+
+    Returns:
+        A tf.data.Dataset of (k, *shape) in the data set's dtype.
+    """
 
     def read(positions: Indices) -> Array:
         return part.read(positions)[0]

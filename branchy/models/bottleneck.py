@@ -40,11 +40,25 @@ class Squeeze:
     bits: Literal[4, 8]
 
     def places(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """At which there are codes: the sides of an activation of that shape, without its channels."""
+        """At which there are codes.
+
+        Args:
+            shape: of an activation, channels last, without the batch.
+
+        Returns:
+            Its sides without the channels, each divided by the stride and rounded up; () for a vector.
+        """
         return tuple(-(-side // self.stride) for side in shape[:-1])
 
     def size_bytes(self, shape: tuple[int, ...]) -> int:
-        """Of the packed codes of an activation of that shape."""
+        """Of packed codes.
+
+        Args:
+            shape: of the activation, channels last, without the batch.
+
+        Returns:
+            Whole bytes: a last byte that has room left counts.
+        """
         return -(-math.prod(self.places(shape)) * self.channels * self.bits // 8)
 
 
@@ -53,6 +67,13 @@ def ladder(shape: tuple[int, ...], most_bytes: int) -> list[Squeeze]:
 
     Codes have 4 bits, and 8 where as many channels as the activation has leave room for it. A map is taken in
     strides where it would have less than two channels.
+
+    Args:
+        shape: (channels,), (steps, channels) or (height, width, channels) of the activation.
+        most_bytes: of the packed codes; those of the tensor's head are not among them.
+
+    Returns:
+        At most six, each with more bytes than the one before; none where a single channel of 4 bits has no room.
     """
     found: dict[int, Squeeze] = {}
     for halvings in range(5, -1, -1):
@@ -110,7 +131,15 @@ class Bottleneck:
         return [weight for layer in layers for weight in layer.trainable_weights]
 
     def packed(self, activation: Tensor) -> Tensor:
-        """(batch, size_bytes) uint8 codes of activations (batch, *shape) float32."""
+        """Encode and quantise: round(value * levels) of each value in 0..1, levels = 2**bits - 1.
+
+        Args:
+            activation: (batch, *shape) float32.
+
+        Returns:
+            (batch, size_bytes) uint8. With 8 bits a byte is a code; with 4 byte i has code i in its low half and
+            code i + size_bytes in its high half, or 0 where there is none.
+        """
         ops = keras.ops
         flat = ops.reshape(self._encoder(activation), (-1, self._codes))
         codes = ops.cast(ops.add(ops.multiply(flat, self._levels), 0.5), "int32")
@@ -121,7 +150,14 @@ class Bottleneck:
         return ops.cast(codes, "uint8")
 
     def unpacked(self, packed: Tensor) -> Tensor:
-        """Activations (batch, *shape) float32, as far as they are in codes (batch, size_bytes) uint8."""
+        """Decode: code / levels, in 0..1, through the decoder.
+
+        Args:
+            packed: (batch, size_bytes) uint8, of `packed`.
+
+        Returns:
+            (batch, *shape) float32, the activations as far as they are in the codes.
+        """
         ops = keras.ops
         codes = ops.cast(packed, "int32")
         if self.squeeze.bits == 4:
@@ -135,6 +171,12 @@ class Bottleneck:
         """What `unpacked` gives of what `packed` does, with gradients: those of rounding are 1.
 
         The straight-through estimator (Bengio et al., 2013).
+
+        Args:
+            activation: (batch, *shape) float32.
+
+        Returns:
+            (batch, *shape) float32.
         """
         ops = keras.ops
         exact = self._encoder(activation)

@@ -42,14 +42,28 @@ class Surroundings:
         self.exits = tuple(stage.spec.name for stage in self._behind if stage.spec.logits is not None)
 
     def features(self, samples: Any) -> Any:
-        """The activation at the cut, (batch, ...) float32."""
+        """The activation at the cut.
+
+        Args:
+            samples: (batch, *shape) of the data set's dtype.
+
+        Returns:
+            (batch, *activation) float32.
+        """
         x = samples
         for stage in self._before:
             x = stage.model(x, training=False).get(ACTIVATION, x)  # none where the sample goes on
         return x
 
     def logits(self, features: Any) -> Any:
-        """(exits, batch, classes) of the exits behind the cut."""
+        """What the exits behind the cut say.
+
+        Args:
+            features: (batch, *activation) float32.
+
+        Returns:
+            (exits, batch, classes) float32 logits, in the order of `exits`.
+        """
         found, x = [], features
         for stage in self._behind:
             outputs = stage.model(x, training=False)
@@ -65,7 +79,9 @@ def fit_bottleneck(
     """Have the exits behind a cut say through a bottleneck what they say without.
 
     Minimises the divergence of their classes' probabilities (Hinton et al., 2015) and the squared
-    error of the activation, as a share of its squares. No labels are needed.
+    error of the activation, as a share of its squares. No labels are needed. Encoder and decoder are trained
+    together between layers that stay, as those of BottleNet++ (Shao and Zhang, 2020); rounding passes the
+    gradient on as it is (the straight-through estimator, Bengio et al., 2013).
 
     Args:
         around: the stages on both sides.

@@ -213,7 +213,12 @@ def _check_path(what: str, tensor: Tensor, source: Tensor, sample: Tensor) -> No
 
 
 def ancestors(tensors: Iterable[Tensor], stop: Sequence[Tensor] = ()) -> list[Tensor]:
-    """These symbolic tensors and all they are computed from, not going past those in `stop`."""
+    """These symbolic tensors and all they are computed from.
+
+    Args:
+        tensors: of one graph.
+        stop: those not to go past.
+    """
     found: dict[int, Tensor] = {}
     todo = list(tensors)
     while todo:

@@ -42,14 +42,26 @@ class Cut:
 
 @dataclass(frozen=True)
 class Cuts:
-    """A model's cuts: those that are offered, and why others are not."""
+    """A model's cuts: those that are offered, and why others are not.
+
+    Attributes:
+        offered: in the order in which they are computed.
+        order: by the name of every layer and operation its position in that order.
+        single: names of those whose tensor alone carries everything, offered or not.
+    """
 
     offered: Sequence[Cut]
     order: Mapping[str, int]
     single: frozenset[str]
 
     def chosen(self, wanted: str) -> list[Cut]:
-        """The cuts that `--cut` asks for: `LAYER[,LAYER...]` in the model's order, or `auto[:N]`.
+        """The cuts that `--cut` asks for.
+
+        Args:
+            wanted: `LAYER[,LAYER...]` in the model's order, or `auto[:N]` (see `_spread`).
+
+        Returns:
+            At least one, in the model's order.
 
         Raises:
             ArchitectureError: one is none of the model's, not offered, or out of order; or too few are there.
@@ -116,6 +128,9 @@ def find_cuts(source: Tensor, output: Tensor) -> Cuts:
     Args:
         source: what the model takes; what it comes from (preprocessing) is no place to cut.
         output: its logits.
+
+    Returns:
+        Cuts of float32 tensors whose shape is known but for the batch; none may be offered.
     """
     before = {id(node) for node in calls([source])}
     nodes = [node for node in calls([output]) if id(node) not in before]
@@ -173,6 +188,9 @@ def flops(node: Node) -> float:
 
     Each weight of a kernel is multiplied and added once at each position of the output (of the input,
     where the convolution is transposed); each number of the output counts one.
+
+    Args:
+        node: one call of a layer or operation.
     """
     transposed = "Transpose" in type(node.operation).__name__
     places = (node.input_tensors if transposed else node.output_tensors)[0].shape[1:-1]

@@ -47,7 +47,14 @@ def inlined(model: Any, inputs: Any, *, as_in_use: bool = False) -> Any:
 
 
 def calls(outputs: Iterable[Tensor]) -> list[Node]:
-    """All calls that some tensors come from, each after those that it takes from."""
+    """All calls that some tensors come from.
+
+    Args:
+        outputs: symbolic tensors.
+
+    Returns:
+        Each once, after those that it takes from.
+    """
     found: dict[int, Node] = {}
     todo = [(_node(tensor), False) for tensor in outputs]
     while todo:
@@ -73,14 +80,17 @@ def name_apart(nodes: Iterable[Node]) -> None:
 def carriers(steps: Sequence[tuple[Sequence[V], Sequence[V]]], source: V, sink: V) -> list[V]:
     """The values at which one carries everything on the way from a source to a sink, in order.
 
-    By liveness: a value is alive from the step that makes it to the last that takes it. Where only
-    one is alive after the step that made it, every way from source to sink goes through it (it
-    dominates the sink).
+    By liveness, as compilers know it (Aho et al., Compilers, 2006, section 9.2.5): a value is alive from the
+    step that makes it to the last that takes it. Where only one is alive after the step that made it, every
+    way from source to sink goes through it: it dominates the sink (Prosser, 1959).
 
     Args:
         steps: what each takes and makes, in an order in which it can be computed; each leads to the sink.
         source: what is there at the start.
         sink: the result; not among those returned.
+
+    Returns:
+        In the order of the steps that make them, neither the source nor the sink.
     """
     last_use = {value: i for i, (taken, _) in enumerate(steps) for value in taken} | {sink: len(steps)}
     found, busy_until = [], last_use.get(source, -1)

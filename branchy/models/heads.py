@@ -42,6 +42,13 @@ def pool_dense(activation: Tensor, classes: int) -> Tensor:
     be more than 2,048 numbers, so that a head stays small beside what it spares; a sequence
     (steps, channels) to one step; a vector goes in as it is.
 
+    Args:
+        activation: (batch, ...) float32, symbolic.
+        classes: number of classes.
+
+    Returns:
+        (batch, classes) logits.
+
     Raises:
         ArchitectureError: an activation of other dimensions.
     """
@@ -64,6 +71,9 @@ def strided(sample: Tensor, classes: int) -> Tensor:
     Args:
         sample: (batch, height, width, channels), float32 in 0..1.
         classes: number of classes.
+
+    Returns:
+        (batch, classes) logits.
     """
     layers = keras.layers
     shrink = max(1, -(-min(sample.shape[1:3]) // _INPUT_SIDE))

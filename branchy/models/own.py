@@ -49,6 +49,11 @@ def adapted(architecture: Architecture, sample: InputSpec, wanted: Wanted) -> Bu
 
     The function that comes back raises ArchitectureError where the model cannot be cut as wanted, has
     several inputs or outputs, gives other classes than the data has, or is not what its logits say.
+
+    Args:
+        architecture: see `branchy.models.zoo.find`.
+        sample: shape, dtype and range of the data set's own values.
+        wanted: cuts, heads and preprocessing.
     """
 
     def build(input_shape: tuple[int, ...], classes: int) -> BranchyModel:
@@ -72,6 +77,12 @@ def adapted(architecture: Architecture, sample: InputSpec, wanted: Wanted) -> Bu
 
 def flattened(made: Any, sample: InputSpec, preprocessing: str | None, wanted: Wanted) -> Flat:
     """Put a model after its preprocessing, with the models in it inlined.
+
+    Args:
+        made: a Keras model, or a Backbone.
+        sample: shape, dtype and range of the data set's own values.
+        preprocessing: see `preprocessing.preprocessed`; None where nothing is known.
+        wanted: with `freeze_backbone` its dropout is left out.
 
     Raises:
         ArchitectureError: it is no Keras model of one input and one output, or takes other samples.

@@ -31,6 +31,9 @@ def mixed(model: Any) -> Iterator[None]:
 
     What comes before the first weights (the scaling) and the layers that give the model's outputs
     (the logits) stay float32. Weights are float32 all along, and afterwards every layer is as it was.
+
+    Args:
+        model: functional; models in it are looked into.
     """
     changed = _changeable(model)
     before = [layer.dtype_policy for layer in changed]

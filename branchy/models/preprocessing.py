@@ -55,7 +55,15 @@ def preprocessed(name: str, sample: Tensor, spec: InputSpec) -> Tensor:
 
 
 def unit_scaled(sample: Tensor, spec: InputSpec) -> Tensor:
-    """A sample in the declared range, scaled to 0..1."""
+    """A sample scaled to 0..1.
+
+    Args:
+        sample: (batch, height, width, channels) float32, symbolic, in the declared range.
+        spec: that range.
+
+    Returns:
+        The same shape, float32, symbolic.
+    """
     return _rescaled(sample, spec, 1.0)
 
 

@@ -32,7 +32,14 @@ class Schedule:
     warmup_epochs: float = 0.0
 
     def at(self, progress: Any) -> Any:
-        """The learning rate (float32 scalar tensor) when so many epochs (float32) are done."""
+        """The learning rate at a moment.
+
+        Args:
+            progress: epochs done, a float32 scalar tensor with fractions.
+
+        Returns:
+            A float32 scalar tensor, in 0..learning_rate.
+        """
         after = tf.maximum(progress - self.warmup_epochs, 0.0) / max(self.epochs - self.warmup_epochs, 1e-9)
         share = tf.constant(1.0)
         if self.name == "cosine":
@@ -57,7 +64,14 @@ class ByStep(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[m
         self._schedule, self._steps_per_epoch = schedule, steps_per_epoch
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate of a step (from 0): that of its middle, which is 0 at neither end."""
+        """The learning rate of a step: that of its middle, which is 0 at neither end.
+
+        Args:
+            step: from 0, a scalar tensor of whole numbers.
+
+        Returns:
+            A float32 scalar tensor.
+        """
         return self._schedule.at((tf.cast(step, tf.float32) + 0.5) / self._steps_per_epoch)
 
     def get_config(self) -> dict[str, Any]:

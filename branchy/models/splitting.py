@@ -169,7 +169,12 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def flops(model: Any, took: TensorSpec) -> int:
-    """Floating point operations for one sample (a multiply-add counts two), by TensorFlow's profiler."""
+    """Floating point operations for one sample, by TensorFlow's profiler; a multiply-add counts two.
+
+    Args:
+        model: a Keras model.
+        took: shape and dtype of its input, without the batch.
+    """
     traced = tf.function(lambda x: model(x, training=False))
     graph = traced.get_concrete_function(tf.TensorSpec((1, *took.shape), took.dtype)).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
@@ -186,7 +191,15 @@ def needs_custom_objects(model: Any) -> bool:
 
 
 def runner(stage: StageModel) -> Callable[[Array], Mapping[str, Array]]:
-    """A stage's model as a function from a batch to its outputs by name, traced once for all batch sizes."""
+    """A stage's model as a function, traced once for all batch sizes.
+
+    Args:
+        stage: whose outputs are `activation` and `logits`, where it has them.
+
+    Returns:
+        From a batch (n, *input) of the dtype in the stage's spec to its outputs by name, (n, ...) float32, or
+        uint8 for codes of a bottleneck; where the stage sends the sample on, that is among them.
+    """
     spec = tf.TensorSpec((None, *stage.spec.input.shape), stage.spec.input.dtype)
     traced = tf.function(lambda batch: stage.model(batch, training=False), input_signature=[spec])
 

@@ -43,7 +43,11 @@ class Totals:
 
     @classmethod
     def of(cls, sums: NDArray[np.floating[Any]]) -> Totals:
-        """From what `Steps` adds up: samples, loss, losses, right, in one vector."""
+        """From what `Steps` adds up.
+
+        Args:
+            sums: (2 + 2 * exits,) samples, loss, losses, right.
+        """
         exits = (len(sums) - 2) // 2
         return cls(float(sums[0]), float(sums[1]), sums[2 : 2 + exits].astype(float), sums[2 + exits :].astype(float))
 
@@ -81,11 +85,27 @@ class Steps:
         self._predict = tf.function(self._logits)
 
     def run(self, batches: Any, count: int) -> Totals:
-        """Do so many steps with the next batches of an iterator of (samples, classes, weights)."""
+        """Do some steps: of each batch the joint loss of the exits (BranchyNet, 2016), its gradient, an update.
+
+        Args:
+            batches: an iterator of samples (k, *shape), class indices (k,) int64 and weights (k,) float32 that
+                sum to about 1, as `batches.training_batches` gives; with several devices, of one for each.
+            count: how many.
+
+        Returns:
+            Sums over their samples.
+        """
         return Totals.of(self._run(batches, tf.constant(count)).numpy())
 
     def logits(self, samples: Any) -> NDArray[np.float32]:
-        """(exits, k, classes) for a batch, as at inference."""
+        """What the exits say, as at inference.
+
+        Args:
+            samples: (k, *shape) of the data set's dtype.
+
+        Returns:
+            (exits, k, classes) logits.
+        """
         return np.asarray(self._predict(samples))
 
     def _logits(self, samples: Any, training: bool = False) -> Any:
@@ -131,6 +151,12 @@ class Steps:
 
 
 def make_optimizer(learning_rate: Any, *, scaled: bool) -> Any:
-    """Adam (Kingma and Ba, 2015); `scaled` keeps the small gradients of float16 from becoming 0."""
+    """Adam (Kingma and Ba, 2015).
+
+    Args:
+        learning_rate: a number or a schedule of Keras'.
+        scaled: whether the loss is scaled, which keeps the small gradients of float16 from becoming 0
+            (Micikevicius et al., 2018).
+    """
     adam = keras.optimizers.Adam(learning_rate)
     return keras.optimizers.LossScaleOptimizer(adam) if scaled else adam

@@ -59,6 +59,9 @@ def cascade_score(logits: NDArray[np.float32], labels: NDArray[np.int64], goal: 
         logits: (exits, n, classes) finite.
         labels: (n,) class indices.
         goal: how exits decide.
+
+    Returns:
+        Over these samples.
     """
     probs = np.stack([probabilities(z, fit_temperature(z, labels)) for z in logits])
     scores = score(probs, goal.policy)
@@ -84,6 +87,12 @@ def rank(stop_on: StopOn, cascade: CascadeScore, joint_loss: float, goal: Goal) 
     `cascade`: the share of wrong answers; between equal ones the cost of a sample, where it is not
     settled by the shares that are asked for; then the joint loss. `loss`: the joint loss, which is the
     weighted sum of all exits' losses.
+
+    Args:
+        stop_on: which of the two.
+        cascade: of the epoch.
+        joint_loss: of the epoch, nats.
+        goal: how exits decide.
     """
     if stop_on == "loss":
         return (joint_loss,)
@@ -91,7 +100,15 @@ def rank(stop_on: StopOn, cascade: CascadeScore, joint_loss: float, goal: Goal) 
 
 
 def exit_losses(logits: Array, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(exits,) mean cross-entropy of logits (exits, n, classes), nats."""
+    """Each exit's mean cross-entropy with the labels.
+
+    Args:
+        logits: (exits, n, classes), not scaled by temperatures.
+        labels: (n,) class indices.
+
+    Returns:
+        (exits,) nats; not finite where logits are not.
+    """
     z = np.asarray(logits, np.float64)
     z = z - z.max(axis=-1, keepdims=True)
     true = np.take_along_axis(z, np.broadcast_to(labels[None, :, None], (len(z), len(labels), 1)), axis=-1)[..., 0]

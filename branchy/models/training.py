@@ -87,6 +87,7 @@ def make_deterministic(seed: int) -> None:
     """Same seed, same weights on one machine: seeds and deterministic kernels, for this process.
 
     Layers without a name of their own are numbered from 0 again, as their numbers go into the files.
+    The seed is in 0..2**32-1.
     """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
@@ -262,8 +263,8 @@ class _Trainer:
         mine = {name: tuple(variable.shape) for name, variable in variables.items()}
         if mine != {name: each.shape for name, each in progress.tensors.items() if not name.startswith("best/")}:
             raise UsageError(
-                "the checkpoint is of another model: expected as many variables as this one has, of the same shapes; "
-                "give what it was begun with, or leave out --resume to start anew"
+                "the checkpoint is of another model, with other variables: give what it was begun with, or leave out "
+                "--resume to start anew"
             )
         for name, variable in variables.items():
             variable.assign(progress.tensors[name])

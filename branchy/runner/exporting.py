@@ -62,10 +62,19 @@ class Exporter:
         """Write every stage, and the full model, in a format, or in the nearest form that it can be had in.
 
         For int8 each stage is converted when the samples arrive there: behind the stages before it, in
-        int8, and through the uplinks' codecs, as they will where it runs.
+        int8, and through the uplinks' codecs, as they will where it runs (quantisation of weights and
+        activations: Jacob et al., 2018).
+
+        Args:
+            fmt: the format.
+
+        Returns:
+            For every stage, and for `full`, its file, already written, and what runs that: from a batch
+            (n, *input) to outputs by name, (n, ...).
 
         Raises:
             ConversionError: LiteRT cannot express a stage, and Keras could not load it.
+            OSError: the disk is full or the like.
         """
         made = Exported({}, {})
         if fmt == "litert-int8":

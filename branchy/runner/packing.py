@@ -81,10 +81,17 @@ class Packer:
         }
 
     def fill(self, folder: Path) -> CascadeSpec:
-        """Write every file of the bundle but golden inputs and manifest; returns what the manifest says of the cascade.
+        """Write every file of the bundle but golden inputs and manifest.
+
+        Args:
+            folder: there already, and empty.
+
+        Returns:
+            What the manifest says of the cascade, but for the files' sizes and digests, which are 0 and empty.
 
         Raises:
             TrainingError: a format gives other outputs than Keras, or a stage of one's own layers is not LiteRT's.
+            OSError: the disk is full or the like.
         """
         from branchy.models.backend import quiet
 

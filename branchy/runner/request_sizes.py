@@ -38,7 +38,12 @@ class RequestSize:
 
 
 def body_bytes(tensor: TensorSpec, dtype: DType | None) -> int:
-    """Bytes of a request's body with this tensor, travelling in a dtype (None: its own), before any compression."""
+    """Bytes of a request's body that carries one tensor as safetensors, its head among them, before any compression.
+
+    Args:
+        tensor: of one sample, without a batch.
+        dtype: that it travels in; None is its own.
+    """
     return len(wire.encode_tensors({tensor.name: np.zeros(tensor.shape, tensor.dtype)}, dtype))
 
 

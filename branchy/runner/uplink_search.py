@@ -89,7 +89,16 @@ def searched(
 
 
 def check_room(network: Network, sample: InputSpec, sends: Sends) -> None:
-    """Raise `UsageError` where no bottleneck is as small as is asked for; to be known before any training."""
+    """See to it, before any training, that a bottleneck can be as small as is asked for.
+
+    Args:
+        network: whose cuts send their activations where something is searched for.
+        sample: what goes in.
+        sends: what is wanted of the cuts.
+
+    Raises:
+        UsageError: none is so small.
+    """
     from branchy.models.bottleneck import ladder
 
     for cut, name in _cuts(network, sends).items():
