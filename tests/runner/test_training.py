@@ -392,6 +392,29 @@ def test_whatever_ends_it_nothing_half_written_is_left_and_resume_saves_the_trai
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def test_a_search_for_bottlenecks_that_is_ended_and_resumed_comes_to_the_same_digest(
+    blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from branchy.models import bottleneck_training
+
+    monkeypatch.setattr(bottleneck_training, "STEPS", 2)
+    (tmp_path / "tiny.py").write_text(TINY.replace("30", "2"))
+    options = _options(blobs, tmp_path / "whole", arch=f"{tmp_path}/tiny.py:build", formats=("keras",))
+    options = replace(options, uplink=("bottleneck",), uplink_bytes=73)
+    whole = train(options).bundle
+    fit = bottleneck_training.fit_bottleneck
+
+    def end_after_the_first(*args: Any, **how: Any) -> None:
+        fit(*args, **how)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bottleneck_training, "fit_bottleneck", end_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(options, out=tmp_path / "ended"))
+    assert train(replace(options, out=tmp_path / "ended", resume=True)).bundle.digest == whole.digest
+
+
 def test_a_disk_that_fills_up_under_the_export_is_one_line_and_keeps_the_checkpoint(
     blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
