@@ -293,7 +293,11 @@ def break_even(cascade_ms: float, cascade_fast_ms: float, full_ms: float, full_f
 
 
 def at_infinite_rate(site: Site) -> Site:
-    """The same links, if bytes cost no time."""
+    """The same links, if bytes cost no time.
+
+    Args:
+        site: as it is.
+    """
     return replace(site, uplink_mbit=(math.inf,) * len(site.uplink_mbit))
 
 

@@ -105,7 +105,12 @@ def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
 
 
 def target_of(bundle: Bundle, options: TuneOptions) -> Path:
-    """Where the new bundle is written: beside the old one, unless told."""
+    """Where the new bundle is written: beside the old one, unless told.
+
+    Args:
+        bundle: the old one.
+        options: what is told.
+    """
     return options.out or bundle.path.with_name(f"{bundle.path.name}-tuned")
 
 

@@ -82,7 +82,11 @@ class Tuned:
 
 
 def promise_text(bundle: Bundle) -> str:
-    """What is promised of a bundle's thresholds, and where it lies, for a terminal."""
+    """What is promised of a bundle's thresholds, and where it lies, for a terminal.
+
+    Args:
+        bundle: as it was written.
+    """
     certificate, where = bundle.manifest.certificate, f"bundle {bundle.path} ({bundle.digest[:12]})"
     promise = "nothing is promised of these thresholds" if certificate is None else certificate.promise(bundle.spec)
     return f"{promise}\n\n{where}"
