@@ -260,16 +260,20 @@ class Device:
     # --- the thread that takes what comes --------------------------------------------------------------------------
 
     def _work(self) -> None:
+        why = "the device was closed before an answer came"
         try:
             while not self._closed:
                 self._hand_on(self._next_outcomes())
+        except TransportError as error:
+            why = str(error)
+            log.error("%s", why)
         finally:
             with self._lock:
                 self._closed = True
                 left = list(self._futures.values())
                 self._futures.clear()
             for future in left:
-                future.set_exception(NoAnswerError("the device was closed before an answer came"))
+                future.set_exception(NoAnswerError(why))
 
     def _put(self, *events: tr.TransportEvent) -> None:
         for event in events:
@@ -300,6 +304,8 @@ class Device:
             case tr.LinkState(link, up, detail):
                 word = "up" if up else f"gone: {detail}"
                 log.log(logging.INFO if up else logging.WARNING, "%s brokers %s", link, word)
+            case tr.Failed(error):
+                raise error
         return None
 
     def _hand_on(self, outcomes: Iterable[Outcome]) -> None:

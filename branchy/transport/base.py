@@ -14,6 +14,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from branchy.errors import TransportError
+
 Headers = Sequence[tuple[str, bytes]]
 Token = Hashable
 Address = Hashable
@@ -124,7 +126,14 @@ class LinkState:
     detail: str = ""
 
 
-TransportEvent = Arrived | Replied | Sent | Revoked | LinkState
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Event: a source or an inbox has come to its end, as brokers refuse it; only whoever runs them can help."""
+
+    error: TransportError
+
+
+TransportEvent = Arrived | Replied | Sent | Revoked | LinkState | Failed
 
 
 class Sink(Protocol):

@@ -139,8 +139,10 @@ class FakeConsumer:
     def position(self, partitions: Sequence[Any]) -> list[FakeOffset]:
         return [FakeOffset.of(each, self.positions) for each in partitions]
 
-    def get_watermark_offsets(self, partition: Any, *, cached: bool) -> tuple[int, int]:
-        assert cached, "a look asks no broker"
+    def get_watermark_offsets(
+        self, partition: Any, timeout: float | None = None, *, cached: bool = False
+    ) -> tuple[int, int]:
+        assert cached == (timeout is None), "a look asks no broker"
         return self.watermarks.get(partition.partition, (OFFSET_INVALID, OFFSET_INVALID))
 
     def seek(self, partition: Any) -> None:

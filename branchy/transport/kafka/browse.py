@@ -13,7 +13,7 @@ from branchy.transport.base import Delivery, Message
 from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
-from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.fetch import UNREADABLE, Fetcher, Unreadable
 from branchy.transport.kafka.topics import NO_GROUP, NOT_ALLOWED
 from branchy.transport.kafka.watermarks import watermarks
 
@@ -67,15 +67,18 @@ def _read(cluster: Cluster, consumer: Any, ends: dict[int, int], timeout_s: floa
                 if time.monotonic() > give_up_s:
                     raise BrokerUnavailableError(f"{cluster.name}: the brokers sent nothing more for {timeout_s:g} s")
                 continue
-            offset = _offset(message, fetcher)
-            if offset is None or message.partition() not in ends:
+            _refuse(message)
+            found = fetcher.sift(message)
+            if message.error() is None or message.error().code() in UNREADABLE:
+                give_up_s = time.monotonic() + timeout_s
+            if found is None or message.partition() not in ends:
                 continue
+            first, last = found[2:4] if isinstance(found, Unreadable) else (found.offset(),) * 2
             end = ends[message.partition()]
-            if offset + 1 >= end:
+            if last + 1 >= end:
                 del ends[message.partition()]
-            if offset < end and not _is_end(message):
-                yield _delivery(cluster, message, offset)
-            give_up_s = time.monotonic() + timeout_s
+            if first < end and not _is_end(message):
+                yield _passed(found) if isinstance(found, Unreadable) else _delivery(cluster, found)
     finally:
         consumer.close()
 
@@ -84,24 +87,22 @@ def _is_end(message: Any) -> bool:
     return message.error() is not None and message.error().code() == KafkaError._PARTITION_EOF
 
 
-def _offset(message: Any, fetcher: Fetcher) -> int | None:
-    """Where this message lies; None for an error that is not of one."""
+def _refuse(message: Any) -> None:
+    """Raise `RefusedError` where this user may not read on."""
     error = message.error()
-    if error is None or _is_end(message):
-        return int(message.offset())
-    if error.code() == NO_GROUP:
-        return None
-    if error.code() in NOT_ALLOWED:
+    if error is not None and error.code() in NOT_ALLOWED and error.code() != NO_GROUP:
         raise RefusedError(f"{message.topic()}: the brokers do not allow it: {error.str()}")
-    return fetcher.skip(message)
 
 
-def _delivery(cluster: Cluster, message: Any, offset: int) -> Delivery:
-    token = KafkaToken(Assignment(message.topic(), message.partition(), 0), offset)
+def _passed(batch: Unreadable) -> Delivery:
+    token = KafkaToken(Assignment(batch.topic, batch.partition, 0), batch.last)
+    return Delivery(token, Message((), b""), 0.0, None, None, f"cannot be read: {batch.why}")
+
+
+def _delivery(cluster: Cluster, message: Any) -> Delivery:
+    token = KafkaToken(Assignment(message.topic(), message.partition(), 0), message.offset())
     kind, timestamp_ms = message.timestamp()
     age_s = 0.0 if kind == TIMESTAMP_NOT_AVAILABLE else max(0.0, time.time() - timestamp_ms / 1000)
-    if message.error() is not None:
-        return Delivery(token, Message((), b""), age_s, None, None, f"cannot be read: {message.error().str()}")
     try:
         headers = message.headers() or ()
     except UnicodeDecodeError:

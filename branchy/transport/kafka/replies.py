@@ -9,12 +9,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from branchy.errors import TransportError
-from branchy.transport.base import Message, Replied, Sink
+from branchy.errors import RefusedError, TransportError
+from branchy.transport.base import Failed, Message, Replied, Sink
 from branchy.transport.kafka.addresses import KafkaAddress, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
-from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.fetch import Fetcher, Unreadable
 from branchy.transport.kafka.topics import NO_GROUP
 from branchy.transport.kafka.watermarks import watermarks
 
@@ -66,17 +66,26 @@ class KafkaInbox:
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._closing.is_set():
-            first = self._fetcher.first(POLL_S)
-            if first is not None:
-                came = [self._replied(message) for message in (first, *self._fetcher.rest())]
-                self._sink(*[reply for reply in came if reply is not None])
+        try:
+            while not self._closing.is_set():
+                self._take_what_is_there()
+        except RefusedError as error:
+            self._sink(Failed(error))
         self._consumer.close()
 
+    def _take_what_is_there(self) -> None:
+        first = self._fetcher.first(POLL_S)
+        if first is None:
+            return
+        came = [self._replied(first)]
+        came += [self._replied(message) for message in self._fetcher.rest()]
+        self._sink(*[reply for reply in came if reply is not None])
+
     def _replied(self, message: Any) -> Replied | None:
-        if message.error() is not None:
-            if message.error().code() != NO_GROUP:
-                self._fetcher.skip(message)
+        if message.error() is not None and message.error().code() == NO_GROUP:
+            return None
+        found = self._fetcher.sift(message)
+        if found is None or isinstance(found, Unreadable):
             return None
         try:
             headers = message.headers() or ()

@@ -69,7 +69,7 @@ class KafkaSender:
         self._producer = self._open()
         self._reports: deque[Sent] = deque()
         self._handing_on = threading.Lock()
-        self._clock_at_s, self._said_s = 0.0, float("-inf")
+        self._clock_at_s = self._said_s = float("-inf")
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{cluster.name}-reports", daemon=True)
         self._thread.start()
@@ -101,7 +101,7 @@ class KafkaSender:
                 message.body,
                 partition=-1 if to.partition is None else to.partition,
                 headers=[*message.headers, *reply_headers(correlation, reply_to)],
-                on_delivery=partial(self._delivered, tag, time.time()),
+                on_delivery=partial(self._delivered, tag, time.monotonic()),
             )
         except BufferError:
             return False
@@ -178,7 +178,7 @@ class KafkaSender:
         if error is not None and error.code() in NOT_ALLOWED:
             self._say_not_allowed(message.topic())
         self._reports.append(Sent(tag, None if error is None else _send_error(error)))
-        if error is None and not 0 <= sent_s - self._clock_at_s < CLOCK_EVERY_S:
+        if error is None and sent_s - self._clock_at_s >= CLOCK_EVERY_S:
             self._clock_at_s = sent_s
             kind, timestamp_ms = message.timestamp()
             if kind == TIMESTAMP_LOG_APPEND_TIME and not self._cluster.embedded:

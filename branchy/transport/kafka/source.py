@@ -13,11 +13,12 @@ from typing import Any
 from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, TopicPartition
 
 from branchy.core.settlement import SettlementTracker
-from branchy.transport.base import Arrived, Delivery, Message, Revoked, Sink, Token
+from branchy.errors import RefusedError
+from branchy.transport.base import Arrived, Delivery, Failed, Message, Revoked, Sink, Token
 from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CLASSIC_GROUP, CONSUMER, CONSUMER_GROUP, EMBEDDED_CONSUMER
-from branchy.transport.kafka.fetch import Fetcher
+from branchy.transport.kafka.fetch import Fetcher, Unreadable
 from branchy.transport.kafka.lag import LagReader
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,14 @@ class KafkaSource:
     # --- the consumer's thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except RefusedError as error:
+            self._sink(Failed(error))
+        self._lag = None
+        self._consumer.close()  # revokes, and with that commits
+
+    def _work(self) -> None:
         commit_at_s = time.monotonic() + COMMIT_EVERY_S
         while not self._closing.is_set():
             self._apply_pause()
@@ -106,8 +115,6 @@ class KafkaSource:
                 commit_at_s = time.monotonic() + COMMIT_EVERY_S
                 self._commit(self._uncommitted())
                 self._look_at_lag()
-        self._lag = None
-        self._consumer.close()  # revokes, and with that commits
 
     def _look_at_lag(self) -> None:
         known = self._ready.is_set() and self._cluster.watch.up
@@ -118,7 +125,7 @@ class KafkaSource:
         first = self._fetcher.first(PAUSED_POLL_S if self._is_paused else POLL_S)
         if first is None:
             return
-        now_s, rebalances = time.time(), self._rebalances
+        now_s, rebalances = time.monotonic(), self._rebalances
         # Tracked before anything else is fetched: a rebalance in between gives the same partition a new epoch,
         # in which this message must not be settled before those that come again.
         deliveries = [self._delivery(first, now_s)]
@@ -130,8 +137,11 @@ class KafkaSource:
             self._sink(Arrived(mine))
 
     def _delivery(self, message: Any, now_s: float) -> Delivery | None:
-        if message.error() is not None:
-            return self._fault(message)
+        found = self._fetcher.sift(message)
+        if isinstance(found, Unreadable):
+            return self._fault(found)
+        if found is None:
+            return None
         token = self._track(message.partition(), message.offset())
         if token is None:
             return None
@@ -142,7 +152,7 @@ class KafkaSource:
         body = message.value() or b""
         too_large = self._cluster.too_large(self._topic, headers, body)
         if too_large:  # no dead letter could hold it
-            return Delivery(token, Message((), b""), 0.0, None, None, f"{_where(message)} is left out: {too_large}")
+            return Delivery(token, Message((), b""), 0.0, None, None, f"{token} is left out: {too_large}")
         envelope = open_envelope(headers, self._cluster.complaint)
         return Delivery(
             token,
@@ -153,13 +163,12 @@ class KafkaSource:
             envelope.fault,
         )
 
-    def _fault(self, message: Any) -> Delivery | None:
-        offset = self._fetcher.skip(message)
-        token = None if offset is None else self._track(message.partition(), offset)
+    def _fault(self, batch: Unreadable) -> Delivery | None:
+        """One delivery for the whole batch; settled, it lets its last offset be committed."""
+        token = self._track(batch.partition, batch.last)
         if token is None:
             return None
-        fault = f"{_where(message, offset)} cannot be read: {message.error().str()}"
-        return Delivery(token, Message((), b""), 0.0, None, None, fault)
+        return Delivery(token, Message((), b""), 0.0, None, None, f"{batch} cannot be read: {batch.why}")
 
     def _track(self, partition: int, offset: int) -> KafkaToken | None:
         """None for what is no longer ours (a rebalance within the same fetch) or is being worked on already."""
@@ -187,6 +196,7 @@ class KafkaSource:
             self._consumer.pause(partitions)
         elif partitions:
             self._consumer.resume(partitions)
+            self._fetcher.seek_again()
             self._wake_leaders(partitions)
 
     def _wake_leaders(self, partitions: Sequence[Any]) -> None:
@@ -238,6 +248,7 @@ class KafkaSource:
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        self._ready.clear()  # the group has put this member out, and may take it in again
         gone = self._take_away(partitions)
         tokens = self._open(gone)
         self._forget(gone)
@@ -293,8 +304,3 @@ class KafkaSource:
             self._commit(positions)
         elif positions:
             logger.warning("%s: the brokers are away; what was answered last will come again", self._cluster.name)
-
-
-def _where(message: Any, offset: int | None = None) -> str:
-    """Coordinates, for a person who looks for the record."""
-    return f"{message.topic()} [{message.partition()}] offset {message.offset() if offset is None else offset}"

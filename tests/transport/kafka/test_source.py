@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError
+from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException
 from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
 from transport_harness import Events
 
-from branchy.transport.base import Arrived, Message, Revoked
+from branchy.errors import RefusedError
+from branchy.transport.base import Arrived, Failed, Message, Revoked
 from branchy.transport.kafka import source as source_module
 from branchy.transport.kafka.source import KafkaSource
 
@@ -275,14 +276,71 @@ def test_a_pause_holds_for_what_is_assigned_later_and_a_resume_wakes_the_leaders
 
 
 def test_an_unreadable_message_is_a_fault_that_names_its_place_and_is_passed(bench: Bench):
+    bench.consumer.watermarks = {0: (0, 6)}
     bench.assign(0)
     bench.turn(FakeMessage(5, error=KafkaError._BAD_COMPRESSION))
     (delivery,) = bench.events.deliveries()
-    assert f"{TOPIC} [0] offset 5" in delivery.fault
+    assert delivery.fault.startswith(f"{TOPIC} [0] offset 5 cannot be read: ")
     assert bench.consumer.named("seek") == [6]
     bench.source.settle(delivery.token)
     bench.revoke(0)
     assert bench.consumer.named("commit") == [{0: 6}]
+
+
+def test_an_unreadable_batch_is_one_fault_and_once_that_is_settled_it_is_behind(bench: Bench):
+    bench.consumer.watermarks = {0: (0, 8)}
+    bench.assign(0)
+    bad = FakeMessage(5, error=KafkaError._BAD_COMPRESSION)
+    bench.turn(bad, bad, FakeMessage(7))
+    (delivery,) = bench.events.deliveries()
+    assert delivery.fault.startswith(f"{TOPIC} [0] offsets 5 to 6 cannot be read: ")
+    assert bench.consumer.named("seek") == [6, 7, 7]
+    bench.source.settle(delivery.token)
+    bench.revoke(0)
+    assert bench.consumer.named("commit") == [{0: 7}]
+
+
+def test_a_search_in_a_partition_that_was_paused_goes_on_where_it_was(bench: Bench):
+    """A resumed partition begins behind what was handed on last."""
+    bench.consumer.watermarks = {0: (0, 99)}
+    bench.assign(0)
+    bench.turn(FakeMessage(5, error=KafkaError._BAD_COMPRESSION))
+    bench.source.pause()
+    bench.turn()
+    bench.turn()
+    bench.source.resume()
+    bench.turn()
+    bench.turn()
+    calls = [call for call in bench.consumer.calls if call[0] in ("seek", "resume")]
+    assert calls == [("seek", 6), ("resume", [0]), ("seek", 6)]
+
+
+FATAL = [
+    KafkaError(KafkaError._FATAL, "Fatal error: fenced"),
+    KafkaError(KafkaError.FENCED_INSTANCE_ID, "fenced", fatal=True),
+]
+
+
+@pytest.mark.parametrize("error", FATAL)
+def test_a_consumer_that_brokers_take_no_more_says_so_and_ends(bench: Bench, error: KafkaError):
+    def fail() -> None:
+        raise KafkaException(error)
+
+    bench.assign(0)
+    bench.consumer.turns.put(fail)
+    (failed,) = bench.events.wait(Failed)
+    assert type(failed.error) is RefusedError
+    assert str(failed.error) == "back: the brokers refuse this consumer: fenced; check group_protocol and options"
+    bench.source._thread.join(10)
+    assert bench.consumer.named("close") == [None]
+
+
+def test_it_is_not_ready_while_the_group_has_put_it_out(bench: Bench):
+    bench.assign(0)
+    bench.turn(lambda: bench.consumer.lose_now(0))
+    assert not bench.source.wait_ready(0)
+    bench.assign(0)
+    assert bench.source.wait_ready(0)
 
 
 def test_a_header_whose_name_is_no_text_is_a_fault(bench: Bench):
@@ -299,7 +357,7 @@ def test_errors_that_are_no_message_are_not_handed_on(bench: Bench):
 
 
 def test_an_age_is_corrected_by_the_brokers_clock(bench: Bench, monkeypatch):
-    monkeypatch.setattr(source_module.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(source_module.time, "monotonic", lambda: 1000.0)
     bench.cluster.clock.observe(900.0, 900.0, 960.0)  # the broker is a minute ahead
     bench.assign(0)
     bench.turn(
