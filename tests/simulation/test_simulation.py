@@ -33,6 +33,11 @@ BROKEN = {
     "answers twice": ("one end", {"machine_class": mutants.AnswersTwice}),
     "breaker never closes": ("recovery", {"machine_class": mutants.NeverCloses}),
     "hands on twice": ("handed on once", {"requester_class": mutants.HandsOnTwice}),
+    "replaces across payloads": ("superseded", {"machine_class": mutants.ReplacesAcrossPayloads}),
+    "replaces across devices": ("superseded", {"machine_class": mutants.ReplacesAcrossDevices}),
+    "answers by id": ("label", {"machine_class": mutants.AnswersById}),
+    "holds any bytes": ("bounds", {"machine_class": mutants.HoldsAnyBytes}),
+    "loses answers": ("deadline of the device", {"requester_class": mutants.LosesAnswers}),
     "loses the replaced": ("deadline", {"machine_class": mutants.LosesTheReplaced}),
     "settles the forgotten": ("superseded", {"machine_class": mutants.SettlesTheForgotten}),
 }
@@ -66,7 +71,7 @@ def test_the_same_seeds_give_the_same_traces_in_any_process():
 
     first = trace_in_a_process("1")
     assert first == trace_in_a_process("2")
-    assert first.count(b"taken away") >= 5, "hand-overs come as sets, which have no order of their own"
+    assert first.count(b"taken away") >= 3, "hand-overs come as sets, which have no order of their own"
 
 
 def test_a_failing_seed_is_told_by_its_shortest_plan():
@@ -112,4 +117,4 @@ def test_an_unsure_request_meets_the_fault_of_its_plan(kind):
     gone = Fault(kind, 0.0, 1.9, "fog/0" if kind == "crash" else "fog")
     ask = replace(plan.asks[0], at_s=1.0, kind=len(plan.shape.stages) - 1, budget_ms=500.0, sort="sample")
     lines = trace(replace(plan, asks=(ask,), faults=(gone,), heal_s=2.0))
-    assert any(f"r{ask.number} ok timeout of edge" in line for line in lines)
+    assert any(f"{ask.request} ok timeout of edge" in line for line in lines)

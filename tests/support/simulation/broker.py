@@ -6,6 +6,7 @@ away, be late, refuse, hand out again from the committed offset, and give a part
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,13 +48,31 @@ class Token(NamedTuple):
 
 
 class Record:
-    """A message in a log. `done`: it is answered, or in the dead letters, or never can be."""
+    """A message in a log.
 
-    __slots__ = ("appended_s", "correlation", "done", "message", "reply_to", "superseded_by")
+    Attributes:
+        appended_s, clock: when, by the broker's clock, and which one (it may be set); `at_s` in truth.
+        done: whether it is answered, or in the dead letters, or never can be.
+        missed_s: how much of its age a tier did not know, at most.
+    """
 
-    def __init__(self, message: Message, correlation: bytes | None, reply_to: Address | None, now_s: float) -> None:
-        self.message, self.correlation, self.reply_to, self.appended_s = message, correlation, reply_to, now_s
+    __slots__ = (
+        "appended_s",
+        "at_s",
+        "clock",
+        "correlation",
+        "done",
+        "message",
+        "missed_s",
+        "reply_to",
+        "superseded_by",
+    )
+
+    def __init__(self, message: Message, correlation: bytes | None, reply_to: Address | None, broker: Broker) -> None:
+        self.message, self.correlation, self.reply_to = message, correlation, reply_to
+        self.appended_s, self.at_s, self.clock = broker.wall_s, broker.world.now, broker.clock
         self.done = False
+        self.missed_s = 0.0
         self.superseded_by: Record | None = None
 
     @property
@@ -75,19 +94,28 @@ class Topic:
 class Broker:
     """One side's brokers, with a clock of their own.
 
-    `awaited` has each request that asks for an answer, by reply address and correlation.
+    Attributes:
+        awaited: the requests that ask for an answer, by reply address and correlation; two where a client wrote
+            one twice.
+        clock: how often the clock was set.
     """
 
     def __init__(self, world: World, name: str, ahead_s: float) -> None:
         self.world, self.name = world, name
         self.topics: dict[str, Topic] = {}
-        self.awaited: dict[tuple[Address, bytes | None], Record] = {}
+        self.awaited: defaultdict[tuple[Address, bytes], list[Record]] = defaultdict(list)
+        self.clock = 0
         self._ahead_s = ahead_s
 
     @property
     def wall_s(self) -> float:
         """The broker's clock, seconds since the epoch."""
         return self.world.now + self._ahead_s
+
+    def set_clock(self, by_s: float) -> None:
+        """Somebody sets the clock."""
+        self._ahead_s += by_s
+        self.clock += 1
 
     def add(self, name: str, partitions: int) -> Topic:
         """Make a topic."""
@@ -102,11 +130,11 @@ class Broker:
     def append(self, to: Place, message: Message, correlation: bytes | None, reply_to: Address | None) -> Record:
         """Put a message at the end of a partition."""
         topic = self.topics[to.topic]
-        record = Record(message, correlation, reply_to, self.wall_s)
+        record = Record(message, correlation, reply_to, self)
         if topic.group is None:
             self.answered(to, correlation)
-        elif reply_to is not None:
-            self.awaited[reply_to, correlation] = record
+        elif reply_to is not None and correlation is not None:
+            self.awaited[reply_to, correlation].append(record)
         topic.logs[to.partition or 0].append(record)
         for reader in topic.readers[to.partition or 0]:
             reader.look()
@@ -114,8 +142,7 @@ class Broker:
 
     def answered(self, to: Address, correlation: bytes | None) -> None:
         """The request that asked for this has its answer, or never can have one."""
-        record = self.awaited.get((to, correlation))
-        if record is not None:
+        for record in self.awaited.get((to, correlation or b""), ()):
             record.done = True
 
 

@@ -1,4 +1,4 @@
-"""The whole of it: brokers, links, tiers and a device, what goes wrong, and that it comes right again."""
+"""The whole of it: brokers, links, tiers and devices, what goes wrong, and that it comes right again."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ class Side(NamedTuple):
 class Cascade:
     """A plan come alive.
 
+    Attributes:
+        calm: nothing is wrong with the world: nothing ever was, or it has healed.
+
     Args:
         plan: what to do.
         machine_class: what decides for the tiers.
-        requester_class: what decides for the device.
+        requester_class: what decides for the devices.
         tracing: keep a trace.
     """
 
@@ -57,7 +60,11 @@ class Cascade:
         self.sides = {name: self._side(i, name) for i, name in enumerate(self._names)}
         self._links: dict[str, Link] = {}
         self.processes = {name: self._process(name) for name in plan.shape.processes()}
-        self.device = Device(self, self._link("device", self._names[0]))
+        self.calm = not plan.faults
+        self.devices = [
+            Device(self, name, self._link(name, self._names[0]), partition)
+            for name, partition in ((f"device{i}", partition) for i, partition in enumerate(plan.shape.devices))
+        ]
 
     def run(self) -> None:
         """Do all of it; returns when everything came right.
@@ -68,7 +75,7 @@ class Cascade:
         for process in self.processes.values():
             process.start()
         for ask in self.plan.asks:
-            self.world.after(0.05 + ask.at_s, partial(self.device.ask, ask))
+            self.world.after(0.05 + ask.at_s, partial(self.devices[ask.device].ask, ask))
         for fault in self.plan.faults:
             begin, end = self._acts(fault)
             self.world.after(0.05 + fault.at_s, partial(self._do, fault, begin))
@@ -76,6 +83,7 @@ class Cascade:
         self.world.run(0.05 + self.plan.heal_s)
         self.world.say("world", "is healed")
         self.world.run(self.world.now + self.plan.shape.session_s + QUIET_S)
+        self.calm = True
         self._check_recovery()
         self._check_quiet()
 
@@ -128,6 +136,8 @@ class Cascade:
             case "outage":
                 links = [each for each in self._links.values() if each.name.split()[1] == fault.target]
                 return partial(_each, links, Link.cut), partial(_each, links, Link.mend)
+            case "clock":
+                return partial(self.sides[fault.target].broker.set_clock, fault.amount), _nothing
             case "rebalance":
                 return self.sides[fault.target].group.rebalance, _nothing
             case _:
@@ -164,8 +174,9 @@ class Cascade:
             numbers = range(first, first + 2 * len(partitions))
             for number in numbers:
                 index, second = divmod(number - first, 2)
-                ask = Ask(self.world.now, number, len(self.plan.shape.stages) - 1, index % 3, CHECK_BUDGET_MS)
-                self.device.ask(ask, partitions[index])
+                kind, device = len(self.plan.shape.stages) - 1, number % len(self.devices)
+                ask = Ask(self.world.now, number, kind, index % 3, CHECK_BUDGET_MS, device, number, number)
+                self.devices[device].ask(ask, partitions[index])
                 self.world.run(self.world.now + (CHECK_EVERY_S if second else PAIR_S))
             answers = [self.ledger.handed_on.get(number) for number in numbers]
             if all(answer is not None and answer.reason == "final" for answer in answers):
@@ -175,9 +186,9 @@ class Cascade:
 
     def _check_quiet(self) -> None:
         end = self.world.now + PATIENCE_S
-        while self.device.open and self.world.now < end:
+        while self._open() and self.world.now < end:
             self.world.run(self.world.now + 1.0)
-        require(not self.device.open, "everything is answered", "%s have no answer", sorted(self.device.open))
+        require(not self._open(), "everything is answered", "%s have no answer", self._open())
         self.world.run(self.world.now + 5.0)
         for side in self.sides.values():
             for partition, log in enumerate(side.group.topic.logs):
@@ -188,6 +199,9 @@ class Cascade:
         for process in self.processes.values():
             require(process.tier is not None, "liveness", "%s is not running", process.name)
             process.watch.check_quiet()
+
+    def _open(self) -> list[int]:
+        return [number for device in self.devices for number in device.open]
 
 
 def _set_lanes(link: Link, attribute: str, value: float) -> None:

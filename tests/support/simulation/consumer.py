@@ -25,8 +25,8 @@ class Consumer:
 
     Args:
         name: of the process and its incarnation.
-        clock: how far the broker is ahead, as the process has learnt it.
-        wall: the process' own clock, seconds since the epoch.
+        clock: what the broker's clock shows, as the process has learnt it.
+        monotonic: the process' own clock.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Consumer:
         link: Link,
         sink: Sink,
         clock: LearntClock,
-        wall: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self.name, self.link, self.dead = name, link, False
         self._world, self._group, self._sink = world, group, sink
-        self._clock, self._wall = clock, wall
+        self._clock, self._monotonic = clock, monotonic
         self._tracker: SettlementTracker[Assignment] = SettlementTracker()
         self._fetchers: dict[Assignment, Fetcher] = {}
         self._leaving: dict[Assignment, Event] = {}
@@ -189,11 +189,13 @@ class Consumer:
             self._sink(Arrived(deliveries))
 
     def _age_s(self, record: Record) -> float:
-        """As the process knows it: off by half a round trip at most, whatever its clock says."""
-        age_s = self._clock.age_s(record.appended_s, self._wall())
-        off_s = abs(age_s - (self._group.broker.wall_s - record.appended_s))
-        known = self._clock.known
-        require(not known or off_s <= self._clock.worst_s / 2 + DRIFT_S, "age", "%s is off by %.3f s", self.name, off_s)
+        """As the process knows it: off by half a round trip at most, unless the broker's clock was set meanwhile."""
+        age_s = self._clock.age_s(record.appended_s, self._monotonic())
+        off_s = age_s - (self._world.now - record.at_s)
+        record.missed_s = max(record.missed_s, -off_s)
+        if self._clock.clock == record.clock == self._group.broker.clock:
+            most_s = self._clock.worst_s / 2 + DRIFT_S
+            require(abs(off_s) <= most_s, "age", "%s is off by %.3f s", self.name, off_s)
         return age_s
 
     def _commit(self) -> None:

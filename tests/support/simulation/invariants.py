@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from branchy.core import tier_events as ev
 from branchy.core.breaker import Breaker
-from branchy.core.messages import Answer, Hop
+from branchy.core.messages import Answer, Hop, Request
 from branchy.core.tier_machine import TierMachine
 from branchy.core.tier_model import TierLimits
 from simulation import toy
@@ -51,10 +51,11 @@ def watched(machine_class: type[TierMachine]) -> type[TierMachine]:
 class Held:
     """A delivery that a machine has; `due` is when its one end must have come."""
 
-    __slots__ = ("correlation", "due", "end", "key", "may_repeat", "reply_to")
+    __slots__ = ("body_bytes", "correlation", "due", "end", "key", "may_repeat", "reply_to")
 
-    def __init__(self, key: Any, reply_to: Any, correlation: bytes | None, due: float) -> None:
+    def __init__(self, key: Any, reply_to: Any, correlation: bytes | None, due: float, body_bytes: int) -> None:
         self.key, self.reply_to, self.correlation, self.due = key, reply_to, correlation, due
+        self.body_bytes = body_bytes
         self.end: ev.Effect | None = None
         self.may_repeat = False
 
@@ -70,6 +71,8 @@ class MachineWatch:
         self._excused_until = 0.0
         self._breaker = (machine.way_up.breaker.state, machine.way_up.breaker.epoch)
         self._last_probe = 0.0
+        self._bytes = 0
+        self._paused = False
         self._most = limits.unsettled + FETCH * process.shape.partitions
 
     def saw(self, event: ev.Event | None, effects: list[ev.Effect], now: float) -> None:
@@ -77,9 +80,10 @@ class MachineWatch:
         match event:
             case ev.Came(token, request, reply_to, correlation, age_s):
                 due = max(now, now + request.budget_ms / 1e3 - max(age_s, 0.0))
-                self._hold(token, (reply_to, request.id, request.stage), reply_to, correlation, due)
-            case ev.Malformed(token, _, reply_to, correlation, _, _):
-                self._hold(token, token, reply_to, correlation, now)
+                key = (reply_to, correlation, request.id, request.model, request.stage, _values(request))
+                self._hold(token, Held(key, reply_to, correlation, due, request.body_bytes))
+            case ev.Malformed(token, _, reply_to, correlation, _, _, body_bytes):
+                self._hold(token, Held(token, reply_to, correlation, now, body_bytes))
             case ev.SendFailed(token, False, _) if token in self._held:
                 self._held[token].may_repeat = True
             case ev.TakenAway(tokens, True):
@@ -102,6 +106,8 @@ class MachineWatch:
         machine, name = self._machine, self._process.name
         require(machine.pending <= self._limits.pending, "bounds", "%s: %d wait for the front", name, machine.pending)
         require(len(self._held) <= self._most, "bounds", "%s holds %d deliveries", name, len(self._held))
+        held_up = self._paused or self._bytes < self._limits.held_bytes
+        require(held_up, "bounds", "%s holds bodies of %d bytes and takes more", name, self._bytes)
 
     def was_held_up(self) -> None:
         """What was due meanwhile is due now."""
@@ -111,21 +117,28 @@ class MachineWatch:
         """When all is done nothing is left anywhere."""
         name, tier = self._process.name, self._process.tier
         require(not self._held, "left over", "%s still holds %s", name, list(self._held))
+        require(not self._machine.held_bytes, "left over", "%s counts %d bytes", name, self._machine.held_bytes)
         require(self._machine.idle, "left over", "%s is not idle", name)
         require(not tier._deliveries, "left over", "%s keeps messages of %s", name, list(tier._deliveries))
         require(not self._machine.pending, "left over", "%s has %d pending", name, self._machine.pending)
         require(not self._machine.waiting, "left over", "%s has %d waiting", name, self._machine.waiting)
 
-    def _hold(self, token: Token, key: Any, reply_to: Any, correlation: bytes | None, due: float) -> None:
+    def _hold(self, token: Token, held: Held) -> None:
         require(token not in self._held, "one end", "%s was given %s twice", self._process.name, token)
-        self._held[token] = Held(key, reply_to, correlation, due)
-        self._by_key[key] = token
-        heapq.heappush(self._due, (due, token))
+        self._held[token] = held
+        self._bytes += held.body_bytes
+        self._by_key[held.key] = token
+        heapq.heappush(self._due, (held.due, token))
 
     def _drop(self, token: Token) -> None:
         held = self._held.pop(token)
+        self._let_go(held)
         if self._by_key.get(held.key) == token:
             del self._by_key[held.key]
+
+    def _let_go(self, held: Held) -> None:
+        self._bytes -= held.body_bytes
+        held.body_bytes = 0
 
     def _check(self, effect: ev.Effect, now: float) -> None:
         world = self._process.world
@@ -136,6 +149,7 @@ class MachineWatch:
                 require(answer.status == "error", "courtesy", "%s: %s", self._process.name, answer)
             case ev.SendAnswer(token, reply_to, correlation, answer, _):
                 held = self._ended(token, effect, now)
+                self._let_go(held)
                 to = (held.reply_to, held.correlation)
                 require((reply_to, correlation) == to, "address", "%s went to %s", answer, reply_to)
                 require((answer.status == "ok") == (answer.label is not None), "answer", "%s", answer)
@@ -146,6 +160,8 @@ class MachineWatch:
                 if superseded:
                     self._superseded(token)
                 self._drop(token)
+            case ev.Pause() | ev.Resume():
+                self._paused = isinstance(effect, ev.Pause)
             case ev.Settle(token):
                 held_too = self._held.get(token)
                 require(held_too is not None and held_too.end is not None, "settle", "%s has no end", token)
@@ -166,7 +182,7 @@ class MachineWatch:
         return held
 
     def _superseded(self, token: Token) -> None:
-        """Another delivery of the same request must be there to be answered in its place."""
+        """Another delivery of the same attempt, payload and all, must be there to be answered in its place."""
         other = self._by_key.get(self._held[token].key)
         require(other is not None and other != token, "superseded", "%s is superseded by nothing", token)
         self._process.record(token).superseded_by = self._process.record(other)
@@ -202,7 +218,7 @@ class Ledger:
         self._computed: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
 
     def computed(self, tier: str, number: int, seconds: float) -> None:
-        """A tier computed a stage for that request."""
+        """A tier computed a stage for that content."""
         self._computed[tier, number].append(seconds * 1e3)
 
     def hand_on(self, ask: Ask, answer: Answer, since_s: float) -> None:
@@ -212,29 +228,31 @@ class Ledger:
         passed = [tier[0] for tier in self._shape.tiers[: len(answer.hops)]]
         told = [hop.tier for hop in answer.hops]
         require(told == passed, "hops", "request %d passed %s", ask.number, told)
-        for hop in answer.hops:
-            self._check_hop(ask, hop, since_s)
         if answer.status == "ok":
             self._check_prediction(ask, answer)
         else:
             require(answer.reason in REFUSALS[answer.status], "answer", "request %d: %s", ask.number, answer)
             require(answer.index is None and answer.label is None, "answer", "request %d: %s", ask.number, answer)
+        for hop in answer.hops:
+            self._check_hop(ask, hop, since_s)
 
     def _check_prediction(self, ask: Ask, answer: Answer) -> None:
+        position = self._shape.stages.index(answer.exit or "")
+        truth = toy.verdict(position, ask.kind, ask.label)
+        require(answer.label == LABELS[truth.index], "label", "request %d, %s: %s", ask.number, ask.request, answer)
         require(bool(answer.hops), "hops", "request %d passed nothing", ask.number)
         *before, last = answer.hops
         own = (last.tier, last.exit, last.index, last.confidence)
         require(own == (answer.tier, answer.exit, answer.index, answer.confidence), "hops", "%s", answer)
         require(answer.label == LABELS[answer.index or 0], "answer", "%s", answer)
-        position = self._shape.stages.index(answer.exit or "")
-        sure, at_last = toy.verdict(position, ask.kind, ask.label).sure, position + 1 == len(self._shape.stages)
+        sure, at_last = truth.sure, position + 1 == len(self._shape.stages)
         reasons = ("final",) if at_last else ("confident",) if sure else FALLBACKS
         require(answer.reason in reasons, "reason", "%s, expected %s", answer, reasons)
         for hop in before:
             require(hop.bytes_up > 0 and hop.index is not None, "hops", "%s did not forward: %s", hop.tier, answer)
 
     def _check_hop(self, ask: Ask, hop: Hop, since_s: float) -> None:
-        computed = self._computed[hop.tier, ask.number]
+        computed = self._computed[hop.tier, ask.content]
         spent_ms = hop.queue_ms + hop.compute_ms
         require(hop.queue_ms >= 0 and spent_ms <= hop.total_ms + 1e-3, "hops", "request %d: %s", ask.number, hop)
         most_ms = since_s * 1e3 * (1 + CLOCKS_APART) + 1e-3
@@ -251,6 +269,11 @@ class Ledger:
             else hop.compute_ms < sum(computed) + 1e-6
         )
         require(known, "hops", "%s, computed %s", hop, computed)
+
+
+def _values(request: Request) -> Any:
+    payload: Any = request.payload
+    return tuple((name, values.dtype.str, values.tobytes()) for name, values in payload.items())
 
 
 def _brief(it: Any) -> str:

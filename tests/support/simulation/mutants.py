@@ -79,8 +79,40 @@ class LosesTheReplaced(TierMachine):
     def _replace(self, job: Any, event: ev.Came, deadline: Any) -> None:
         del self._by_token[job.token]
         self._by_token[event.token] = job
-        job.token, job.correlation, job.deadline = event.token, event.correlation, deadline
-        self._watch(job)
+        job.token = event.token
+
+
+class ReplacesAcrossPayloads(TierMachine):
+    """Takes the same id at the same reply address for the same request, whatever its sample."""
+
+    def _same(self, job: Any) -> Any:
+        ids = (job.reply_to, job.request.id)
+        return next((other for other in self._jobs.values() if (other.reply_to, other.request.id) == ids), None)
+
+
+class ReplacesAcrossDevices(TierMachine):
+    """Takes the same id and sample at the same reply address for the same attempt."""
+
+    def _same(self, job: Any) -> Any:
+        others = (other for other in self._jobs.values() if other.reply_to == job.reply_to)
+        return next((other for other in others if other.request.same_as(job.request)), None)
+
+
+class AnswersById(TierMachine):
+    """Tells the front's answers apart by the request's id, not by their correlation."""
+
+    def _on_front_answered(self, event: ev.FrontAnswered, now: float) -> None:
+        waiting = self.way_up._pending
+        asked = event.answer and event.answer.request
+        by_id = next((mark for mark, job in waiting.items() if job.request.id == asked), event.correlation)
+        super()._on_front_answered(replace(event, correlation=by_id), now)
+
+
+class HoldsAnyBytes(TierMachine):
+    """Counts what it holds, not how large that is."""
+
+    def __init__(self, tier: str, models: Any, limits: Any, *rest: Any) -> None:
+        super().__init__(tier, models, replace(limits, held_bytes=2**40), *rest)
 
 
 class SettlesTheForgotten(TierMachine):
@@ -101,3 +133,11 @@ class HandsOnTwice(Requester):
         if pending is not None and number is not None:
             self._pending[number] = pending
         return outcome
+
+
+class LosesAnswers(Requester):
+    """A device that misses some answers, and asks again when its time is over."""
+
+    def take(self, correlation: bytes | None, answer: Answer | None, now: float) -> Outcome | None:
+        number = self._number(correlation)
+        return None if number is not None and number % 3 == 2 else super().take(correlation, answer, now)

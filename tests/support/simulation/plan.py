@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
@@ -14,14 +14,18 @@ POISON, NOT_FINITE = 250, 251
 
 FaultKind = Literal[
     "cut", "cut-out", "cut-back", "slow-link", "lossy", "refuse", "outage", "crash", "stop", "stall", "slow", "fail",
-    "full", "rebalance", "digest",
+    "full", "rebalance", "digest", "clock",
 ]  # fmt: skip
 Sort = Literal["sample", "garbage", "wrong-stage", "wrong-model", "no-reply"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The cascade: stages a tier, replicas a tier, partitions a topic, bounds, and how far it is."""
+    """The cascade: stages a tier, replicas a tier, partitions a topic, bounds, and how far it is.
+
+    `devices` has by device the partition that its answers come to; `twice` is the share of their requests that
+    their clients write twice.
+    """
 
     tiers: tuple[tuple[str, ...], ...]
     replicas: tuple[int, ...]
@@ -35,6 +39,9 @@ class Shape:
     delay_s: float
     compute_s: float
     session_s: float
+    held_bytes: int
+    devices: tuple[int, ...]
+    twice: float
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -48,14 +55,30 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A device sends something; `kind` is the first stage that is sure of it, or what is wrong with it."""
+    """A device sends something.
+
+    Attributes:
+        number: of the whole plan.
+        kind: the first stage that is sure of it, or what is wrong with it.
+        device: who sends it.
+        counted: its number as that device counts, which makes its id; the same as other devices'.
+        content: the number in the sample, the same only where two devices send the same sample.
+    """
 
     at_s: float
     number: int
     kind: int
     label: int
     budget_ms: float
+    device: int
+    counted: int
+    content: int
     sort: Sort = "sample"
+
+    @property
+    def request(self) -> str:
+        """Its id."""
+        return f"r{self.counted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +112,18 @@ class Plan:
 def make_plan(seed: int) -> Plan:
     """The plan of a seed."""
     rng = Random(f"{seed}/plan")
-    shape = _shape(rng)
+    shape = _shape(rng, Random(f"{seed}/devices"))
     heal_s = rng.choice((2.0, 4.0, 8.0))
     count = rng.choice((0, 1, 1, 2, 2, 3, 4, 6))
     faults = tuple(_fault(rng, shape, heal_s) for _ in range(count))
-    return Plan(seed, shape, _asks(rng, shape, heal_s, faults), faults, heal_s)
+    asks = _asks(rng, shape, heal_s, faults)
+    more = Random(f"{seed}/more")  # what came to be drawn later leaves the draws before as they were
+    if faults and more.random() < 0.2:
+        faults = (*faults, _clock_set(more, shape, heal_s))
+    return Plan(seed, shape, _with_twins(more, asks), faults, heal_s)
 
 
-def _shape(rng: Random) -> Shape:
+def _shape(rng: Random, more: Random) -> Shape:
     stages = STAGES[: rng.choice((1, 2, 2, 3, 3, 3, 4))]
     tiers: list[tuple[str, ...]] = []
     for stage in stages:
@@ -104,10 +131,13 @@ def _shape(rng: Random) -> Shape:
             tiers[-1] = (*tiers[-1], stage)
         else:
             tiers.append((stage,))
+    replicas = tuple(rng.choice((1, 1, 2, 3)) for _ in tiers)
+    partitions = rng.choice((1, 2, 3, 4))
+    alone = more.random() < 0.3
     return Shape(
         tiers=tuple(tiers),
-        replicas=tuple(rng.choice((1, 1, 2, 3)) for _ in tiers),
-        partitions=rng.choice((1, 2, 3, 4)),
+        replicas=replicas,
+        partitions=partitions,
         batch=rng.choice((1, 3, 32)),
         pending=rng.choice((2, 8, 1024)),
         backlog=rng.choice((4, 16, 2048)),
@@ -117,6 +147,9 @@ def _shape(rng: Random) -> Shape:
         delay_s=rng.choice((0.0005, 0.002, 0.01, 0.03)),
         compute_s=rng.choice((0.0002, 0.002, 0.01)),
         session_s=rng.choice((0.5, 1.5, 3.0)),
+        held_bytes=more.choice((500, 2**27, 2**27)),
+        devices=(0,) if alone else tuple(more.choice((0, 0, partitions - 1)) for _ in range(more.choice((2, 3)))),
+        twice=more.choice((0.0, 0.0, 0.3)),
     )
 
 
@@ -137,8 +170,29 @@ def _asks(rng: Random, shape: Shape, heal_s: float, faults: tuple[Fault, ...]) -
         sorts: tuple[Sort, ...] = ("garbage", "wrong-stage", "wrong-model", "no-reply")
         sort: Sort = rng.choice(sorts) if 0.02 <= wrong < 0.06 else "sample"
         budget_ms = rng.choice((20.0, 200.0, 1000.0, 1000.0, 1000.0, 3000.0))
-        asks.append(Ask(at_s, number, kind, rng.randrange(len(LABELS)), budget_ms, sort))
-    return tuple(sorted(asks, key=lambda ask: ask.at_s))
+        asks.append((at_s, number, kind, rng.randrange(len(LABELS)), budget_ms, sort))
+    devices = len(shape.devices)
+    return tuple(
+        Ask(at_s, number, kind, label, budget_ms, turn % devices, turn // devices, number, sort)
+        for turn, (at_s, number, kind, label, budget_ms, sort) in enumerate(sorted(asks))
+    )
+
+
+def _with_twins(rng: Random, asks: tuple[Ask, ...]) -> tuple[Ask, ...]:
+    """Now and then two devices send the same sample under the same id, such as a picture of nothing."""
+    out = list(asks[:1])
+    for ask in asks[1:]:
+        last = out[-1]
+        if ask.counted == last.counted and rng.random() < 0.2:
+            ask = replace(ask, kind=last.kind, label=last.label, content=last.content, sort=last.sort)
+        out.append(ask)
+    return tuple(out)
+
+
+def _clock_set(rng: Random, shape: Shape, heal_s: float) -> Fault:
+    """A broker's clock is set, as NTP does."""
+    at_s, by_s = rng.uniform(0.0, heal_s * 0.9), rng.choice((0.1, 2.0, 3600.0)) * rng.choice((-1, 1))
+    return Fault("clock", at_s, at_s, rng.choice(shape.tiers)[0], by_s)
 
 
 def _fault(rng: Random, shape: Shape, heal_s: float) -> Fault:

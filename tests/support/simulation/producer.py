@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from itertools import count
 
 from branchy.transport.base import Address, Message, SendError, Sent, Sink
-from branchy.transport.kafka.clock import ClockOffset
+from branchy.transport.kafka.clock import SAMPLES, ClockOffset
 from simulation.broker import Broker, Place, Record
 from simulation.network import Link
 from simulation.world import World
 
 
 class LearntClock(ClockOffset):
-    """How far a broker is ahead, as a process learns it; `worst_s` is the longest round trip it was learnt from."""
+    """What a broker's clock shows, as a process learns it.
+
+    Attributes:
+        worst_s: the longest round trip that it was learnt from.
+        clock: which of the broker's clocks it is, None while some of what it was learnt from is of another.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.worst_s = 0.0
+        self._clocks: deque[int] = deque(maxlen=SAMPLES)
 
-    def observe(self, sent_s: float, acknowledged_s: float, appended_s: float) -> None:
-        self.worst_s = max(self.worst_s, acknowledged_s - sent_s)
-        super().observe(sent_s, acknowledged_s, appended_s)
+    def learn(self, queued: _Queued, record: Record, now_s: float) -> None:
+        """A send of ours is acknowledged."""
+        self.worst_s = max(self.worst_s, now_s - queued.sent_s)
+        self._clocks.append(record.clock)
+        self.observe(queued.sent_s, now_s, record.appended_s)
+
+    @property
+    def clock(self) -> int | None:
+        return self._clocks[0] if self._clocks and self._clocks[0] == self._clocks[-1] else None
 
 
 class _Queued:
@@ -43,7 +55,8 @@ class Producer:
     """A `Sender`: idempotent, so a send is appended at most once; its report may come late, or say that it failed.
 
     A failed report leaves open whether the message is there: it may have been appended before, or
-    while it was on its way it may be appended after.
+    while it was on its way it may be appended after. A share `twice` of what a client without idempotence
+    sends is appended twice.
     """
 
     def __init__(
@@ -57,13 +70,14 @@ class Producer:
         timeout_s: float,
         limit: Callable[[], int],
         clock: LearntClock,
-        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        twice: float = 0.0,
     ) -> None:
         self.name, self.dead = name, False
         self._world, self._broker, self._link, self._sink = world, broker, link, sink
         self._timeout_s, self._limit = timeout_s, limit
-        self.clock, self._wall = clock, wall
-        self._rng = world.random(name)
+        self.clock, self._monotonic, self._twice = clock, monotonic, twice
+        self._rng, self._twice_rng = world.random(name), world.random(f"{name} twice")
         self._queue: OrderedDict[int, _Queued] = OrderedDict()
         self._numbers = count()
         self._alarm = False
@@ -86,7 +100,7 @@ class Producer:
             self._world.after(0.0, partial(self._sink, Sent(tag, SendError("unknown partition", permanent=True))))
             return True
         queued = _Queued(self._partition(to), message, tag, correlation, reply_to)
-        queued.sent_s, queued.expires = self._wall(), self._world.now + self._timeout_s
+        queued.sent_s, queued.expires = self._monotonic(), self._world.now + self._timeout_s
         number = next(self._numbers)
         self._queue[number] = queued
         self._link.out.carry(partial(self._arrive, number, queued))
@@ -121,15 +135,20 @@ class Producer:
             error = SendError("not enough replicas", permanent=False)
             self._link.back.carry(partial(self._report, number, error))
             return
-        queued.appended = self._broker.append(queued.to, queued.message, queued.correlation, queued.reply_to)
+        queued.appended = self._append(queued)
+        if self._twice_rng.random() < self._twice:
+            self._link.out.carry(partial(self._append, queued))
         key = getattr(queued.tag, "key", None)
         if getattr(queued.tag, "kind", None) == "dead":
             self._broker.topics[key.assignment.topic].logs[key.assignment.partition][key.offset].done = True
         self._link.back.carry(partial(self._acknowledge, number, queued))
 
+    def _append(self, queued: _Queued) -> Record:
+        return self._broker.append(queued.to, queued.message, queued.correlation, queued.reply_to)
+
     def _acknowledge(self, number: int, queued: _Queued) -> None:
         if number in self._queue and queued.appended is not None:
-            self.clock.observe(queued.sent_s, self._wall(), queued.appended.appended_s)
+            self.clock.learn(queued, queued.appended, self._monotonic())
             self._report(number, None)
 
     def _report(self, number: int, error: SendError | None) -> None:

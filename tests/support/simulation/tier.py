@@ -37,21 +37,19 @@ RESTART_S = 0.05
 
 
 class Clock:
-    """A process' clocks: started at any moment, set anyhow, and a little fast or slow."""
+    """A process' monotonic clock: started at any moment, and a little fast or slow.
+
+    The clock of the day, which somebody may set, is read for timestamps in headers and logs alone.
+    """
 
     def __init__(self, world: World, name: str) -> None:
         rng = world.random(f"{name} clock")
         self._world = world
         self._rate, self._start_s = 1 + rng.uniform(-1e-4, 1e-4), rng.uniform(0.0, 1e5)
-        self._ahead_s = rng.choice((0.0, rng.uniform(-1, 1), rng.uniform(-7200, 7200)))
 
     def monotonic(self) -> float:
         """Seconds since some moment."""
         return self._start_s + self._world.now * self._rate
-
-    def wall(self) -> float:
-        """Seconds since the epoch, as far as this process knows."""
-        return self._ahead_s + self._world.now * self._rate
 
 
 class TierProcess:
@@ -91,7 +89,9 @@ class TierProcess:
         self.world.say(self.name, "starts (%d) with %.1s", self.starts, self.digest)
         shape = self.shape
         self.model: TierModel = toy.model(self._stages, shape.stages, self.digest)
-        limits = TierLimits(shape.batch, shape.pending, shape.backlog, shape.unsettled, WAY_BACK_S, WINDOW_S, PROBE_S)
+        limits = TierLimits(
+            shape.batch, shape.pending, shape.backlog, shape.unsettled, WAY_BACK_S, WINDOW_S, PROBE_S, shape.held_bytes
+        )
         self.tier = Tier(self._tier_name, [self.model], limits, self.clock.monotonic)
         machine = watched(self._cascade.machine_class)(
             self._tier_name, [self.model], limits, f"{self.name}.{self.starts}.".encode()
@@ -250,7 +250,7 @@ class TierProcess:
             self.back_link,
             partial(self.sink, tier),
             sender.clock,
-            self.clock.wall,
+            self.clock.monotonic,
         )
         self._sender = sender
         executor: Any = Worker(self, partial(self.sink, tier))
@@ -267,7 +267,7 @@ class TierProcess:
             timeout_s=timeout_s,
             limit=limit,
             clock=LearntClock(),
-            wall=self.clock.wall,
+            monotonic=self.clock.monotonic,
         )
         self._clients.append(producer)
         return producer

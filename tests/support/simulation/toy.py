@@ -43,12 +43,12 @@ def model(stages: tuple[str, ...], all_stages: tuple[str, ...], digest: str) -> 
 
 
 def sample(ask: Ask) -> Array:
-    """(4,) uint8: number (two bytes), kind, label."""
-    return np.array([ask.number >> 8, ask.number & 255, ask.kind, ask.label], np.uint8)
+    """(4,) uint8: its content's number (two bytes), kind, label."""
+    return np.array([ask.content >> 8, ask.content & 255, ask.kind, ask.label], np.uint8)
 
 
 def number_of(values: Array) -> int:
-    """Which request a sample or an activation is of."""
+    """Which content a sample or an activation is of."""
     return (int(values[0]) << 8) + int(values[1])
 
 
