@@ -31,6 +31,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from branchy.core.topics import NOT_FOR_ANSWERS
 from branchy.errors import ConfigError
 
 DEFAULT_FILE = Path("branchy.toml")
@@ -46,13 +47,19 @@ def _brokers(value: str) -> str:
     return value
 
 
+def _for_answers(value: str) -> str:
+    if value.endswith(NOT_FOR_ANSWERS):
+        raise ValueError(f"expected a topic for answers, none that ends in {' or '.join(NOT_FOR_ANSWERS)}")
+    return value
+
+
 def _split(value: Any) -> Any:
     return tuple(item.strip() for item in value.split(",")) if isinstance(value, str) else value
 
 
 Brokers = Annotated[str, AfterValidator(_brokers)]
-ReplyTopic = Annotated[str, Field(pattern=r"^branchy\.[A-Za-z0-9._-]{1,240}$")]
-"""Begins as all of branchy's topics: tiers send no answer anywhere else."""
+ReplyTopic = Annotated[str, Field(pattern=r"^branchy\.[A-Za-z0-9._-]{1,240}$"), AfterValidator(_for_answers)]
+"""Begins as all of branchy's topics, and is none of those for something else: tiers send no answer anywhere else."""
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Names with commas between, or a list of them."""
@@ -107,6 +114,8 @@ class LinkSettings(_Frozen):
             )
         if len(given & {"certificate_file", "key_file"}) == 1:
             raise ValueError("certificate_file and key_file go together; one file may hold both")
+        if {"password", "password_file"} <= given:
+            raise ValueError("password and password_file are two ways to give the same; give one of them")
         if self.security.startswith("SASL"):
             missing = [n for n in ("sasl_mechanism", "username") if getattr(self, n) is None]
             if self.password is None and self.password_file is None:

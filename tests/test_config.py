@@ -167,6 +167,7 @@ SASL = {"security": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "username": "
         ({"password": "hunter2"}, "password needs security SASL_SSL or SASL_PLAINTEXT, got PLAINTEXT"),
         ({**SASL, "security": "SSL"}, "password, sasl_mechanism, username needs security SASL_SSL"),
         ({**SASL, "key_file": "/k.pem"}, "certificate_file and key_file go together; one file may hold both"),
+        ({**SASL, "password_file": "/p"}, "password and password_file are two ways to give the same; give one"),
         ({"security": "SASL_SSL"}, "also needs sasl_mechanism, username, password or password_file"),
     ],
 )
@@ -191,7 +192,14 @@ def test_a_reply_topic_of_ones_own_begins_as_all_of_branchys(kind):
         return {**{name: GIVEN[name] for name in GIVEN if name in kind.model_fields}, "reply_topic": topic}
 
     assert load(kind, given("branchy.c.device.answers.camera")).reply_topic == "branchy.c.device.answers.camera"
-    for wrong in ("answers", "branchy", "branchy.", "other.branchy.c", "branchy.a b"):
+    for wrong in (
+        "answers",
+        "branchy.",
+        "other.branchy.c",
+        "branchy.a b",
+        "branchy.c.edge.requests",
+        "branchy.c.edge.dead",
+    ):
         assert "reply_topic" in error_of(given(wrong), kind=kind)
 
 

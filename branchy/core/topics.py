@@ -9,6 +9,9 @@ from branchy.core.cascade import CascadeSpec, StageSpec
 PREFIX = "branchy."
 """What every topic of branchy begins with; a reply address outside of it is refused."""
 
+NOT_FOR_ANSWERS = (".requests", ".dead")
+"""What no reply address ends in: a tier's right to write there must not be whoever's asks for an answer there."""
+
 
 def requests(cascade: str, tier: str) -> str:
     """Where a tier's requests come from; all its replicas share it."""

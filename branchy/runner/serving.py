@@ -174,6 +174,7 @@ def _open_back(
     stack.callback(link.close)
     largest = {name: size for name, size in topics.all_topics(loaded.spec, cascade).items() if name in (queue, dead)}
     sizes = _until_reached(partial(link.prepare, [queue, dead], BROKER_WAIT_S, largest), stopping)
+    _until_reached(partial(link.check_may_write, dead, BROKER_WAIT_S), stopping)
     _check_room(f"an input of stage {tier.name}", loaded.model.stages[0].input.size_bytes, queue, sizes[queue])
     sender = link.sender(tier.sink, message_timeout_s=BACK_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
     stack.callback(sender.close)

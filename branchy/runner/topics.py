@@ -52,6 +52,10 @@ def create_topics(
     spec = Bundle.load(settings.bundle).spec
     cascade = settings.cascade or spec.name
     for device in devices:
+        if f".{device}" in topics.NOT_FOR_ANSWERS:
+            raise UsageError(
+                f"device {device!r}: expected another name, as its topic would not look like one for answers"
+            )
         if not NAME.fullmatch(device):
             raise UsageError(f"device {device!r:.80}: expected up to 63 letters, digits, dashes and underscores")
     private = [topics.answers(cascade, access.DEVICE, device) for device in devices]

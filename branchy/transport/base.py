@@ -235,6 +235,14 @@ class Link(Protocol):
             TransportError: a topic is not there and cannot be made.
         """
 
+    def check_may_write(self, name: str, timeout_s: float) -> None:
+        """See to it that this user may write to a topic.
+
+        Raises:
+            RefusedError: it may not.
+            BrokerUnavailableError: no broker answered in time.
+        """
+
     def requests(self, name: str, group: str, sink: Sink) -> RequestSource:
         """A source of requests from a queue."""
 

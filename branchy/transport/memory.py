@@ -402,6 +402,9 @@ class MemoryLink:
                 self._broker.topics.setdefault(name, _Topic())
         return dict.fromkeys(names, self._broker.max_message_bytes)
 
+    def check_may_write(self, name: str, timeout_s: float) -> None:
+        """Everybody may."""
+
     def requests(self, name: str, group: str, sink: Sink) -> MemorySource:
         """A consumer of a queue that was prepared."""
         self._need_topic(name)

@@ -186,6 +186,14 @@ def test_reading_what_is_not_ones_own_is_refused_before_anybody_waits_for_a_mess
         assert attempt(granted, what.split()[0], call) == f"back: the brokers do not allow user {what}"
 
 
+def test_a_tier_that_could_not_put_a_message_aside_takes_none(granted):
+    dead = topics.dead_letters(CASCADE, "edge")
+    with closing(KafkaLink(settings_of(granted.users, "edge"), "back")) as link:
+        link.check_may_write(dead, WAIT_S)
+    said = attempt(granted, "hall", lambda link: link.check_may_write(dead, WAIT_S))
+    assert said == f"back: the brokers do not allow user hall to write to {dead}"
+
+
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority that nobody here trusts, and certificates of it."""
@@ -293,6 +301,8 @@ def test_only_the_operator_gives_rights(granted, toy_bundle):
         (KafkaAddress("elsewhere", 0), f"reply topic 'elsewhere' does not start with '{topics.PREFIX}'"),
         (KafkaAddress(topics.answers(CASCADE, "device"), 99), f"has {PARTITIONS} partitions, none is 99"),
         (KafkaAddress(f"{topics.PREFIX}nowhere.answers", 0), "is not there"),
+        (KafkaAddress(HALL, 0), "is not for answers"),
+        (KafkaAddress(topics.dead_letters(CASCADE, "edge"), 0), "is not for answers"),
     ],
 )
 def test_a_reply_address_that_cannot_be_is_refused_and_settled(granted, toy_bundle, tiers, address, expected):

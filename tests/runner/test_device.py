@@ -17,11 +17,13 @@ from branchy.errors import (
     BrokerUnavailableError,
     BundleError,
     NoAnswerError,
+    RefusedError,
     TransportError,
     UsageError,
     WireError,
 )
 from branchy.runner.device import Device
+from branchy.transport.base import Failed
 from branchy.transport.memory import MemoryBroker, MemoryLink
 
 TIMEOUT_S = 30.0
@@ -395,6 +397,16 @@ def test_closing_ends_what_is_in_flight_and_refuses_more(bundle, broker):
         future.result(TIMEOUT_S)
     with pytest.raises(NoAnswerError, match="the device is closed"):
         device.ask(sample(1))
+
+
+def test_a_device_whose_inbox_the_brokers_refuse_says_so_to_who_waits(broker, device, logged):
+    future = device.submit(sample(1))
+    device._put(Failed(RefusedError("fenced")))
+    with pytest.raises(NoAnswerError, match="fenced"):
+        future.result(TIMEOUT_S)
+    assert [record.getMessage() for record in logged] == ["fenced"]
+    with pytest.raises(NoAnswerError, match="the device is closed"):
+        device.submit(sample(1))
 
 
 def test_a_failed_start_closes_what_it_opened(bundle, broker):

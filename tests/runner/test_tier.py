@@ -15,9 +15,10 @@ from branchy.core import wire
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_machine import KEPT_S
 from branchy.core.tier_model import TierLimits
+from branchy.errors import RefusedError
 from branchy.runner.events import Stamper
 from branchy.runner.tier import LOOK_AGAIN_S, Back, Tier
-from branchy.transport.base import Arrived, Delivery, Message, Revoked, SendError, Sent
+from branchy.transport.base import Arrived, Delivery, Failed, Message, Revoked, SendError, Sent
 
 
 @pytest.fixture
@@ -429,6 +430,19 @@ def test_an_event_is_worked_off_by_the_thread_that_brings_it(running):
         tier.sink(garbage(number))
     acknowledge(tier, still)
     assert still.threads.count(threading.current_thread().name) > 90
+
+
+def test_it_ends_with_what_brokers_refuse_its_consumer_for(cascade):
+    edge = cascade.start("edge")
+    assert edge.tier.between_turns(lambda now: True, 20)
+    refused: list[BaseException] = []
+    hook, threading.excepthook = threading.excepthook, lambda args: refused.append(args.exc_value)
+    try:
+        edge.tier.sink(Failed(RefusedError("fenced")))
+        edge.thread.join(20)
+    finally:
+        threading.excepthook = hook
+    assert [(type(error), str(error)) for error in refused] == [(RefusedError, "fenced")]
 
 
 def test_no_event_is_left_behind_when_many_threads_bring_them_at_once(running):

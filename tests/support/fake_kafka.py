@@ -171,5 +171,5 @@ class FakeCluster(Cluster):
         self.configs.append({key: value for part in parts for key, value in part.items()})
         return self.consumer
 
-    def partitions(self, topic: str) -> int:
+    def partitions(self, topic: str, wanted: int | None = None) -> int:
         return 4

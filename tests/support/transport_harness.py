@@ -171,7 +171,7 @@ class KafkaHarness:
         return _KafkaVictim(str(self.settings.brokers), topic, group, settle)
 
     def put_unreadable(self, topic: str) -> None:
-        if not produce_unreadable(str(self.settings.brokers), topic, partition=0):
+        if not produce_unreadable(str(self.settings.brokers), topic, partition=0, count=5):
             pytest.skip("these brokers refuse what cannot be read")
 
 

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 
 from branchy.config import LinkSettings
 from branchy.core.access import Rule
+from branchy.core.topics import NOT_FOR_ANSWERS
 from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
 from branchy.transport.kafka import access, topics
 from branchy.transport.kafka.addresses import KafkaAddress
@@ -121,14 +122,27 @@ class Cluster:
         """
         if self.embedded:
             return
-        who = f"user {self.settings.username}" if self.settings.username else "this client"
-        if not self._may_read_topic(topic, timeout_s):
-            raise RefusedError(f"{self.name}: the brokers do not allow {who} to read {topic}")
+        if not self._may(AclOperation.READ, topic, timeout_s):
+            raise RefusedError(f"{self.name}: the brokers do not allow {self._who} to read {topic}")
         if group is not None and not self._may_read_as(group, topic, timeout_s):
-            raise RefusedError(f"{self.name}: the brokers do not allow {who} to read as group {group}")
+            raise RefusedError(f"{self.name}: the brokers do not allow {self._who} to read as group {group}")
 
-    def _may_read_topic(self, topic: str, timeout_s: float) -> bool:
-        """Whether the brokers say so, or do not know the question: then reading itself tells."""
+    def check_may_write(self, topic: str, timeout_s: float) -> None:
+        """See to it, before there is anything to write, that this user may write to a topic.
+
+        Raises:
+            RefusedError: it may not.
+        """
+        self.connect(timeout_s)
+        if not self.embedded and not self._may(AclOperation.WRITE, topic, timeout_s):
+            raise RefusedError(f"{self.name}: the brokers do not allow {self._who} to write to {topic}")
+
+    @property
+    def _who(self) -> str:
+        return f"user {self.settings.username}" if self.settings.username else "this client"
+
+    def _may(self, operation: AclOperation, topic: str, timeout_s: float) -> bool:
+        """Whether the brokers say so, or do not know the question: then doing it tells."""
         topic_alone = TopicCollection([topic])
         described = self._admin.describe_topics(
             topic_alone, include_authorized_operations=True, request_timeout=timeout_s
@@ -137,7 +151,7 @@ class Cluster:
             allowed = described[topic].result().authorized_operations
         except KafkaException as error:
             return error.args[0].code() not in topics.NOT_ALLOWED
-        return not allowed or AclOperation.READ in allowed
+        return not allowed or operation in allowed
 
     def _may_read_as(self, group: str, topic: str, timeout_s: float) -> bool:
         """Whether the brokers tell this user of a group, or say nothing in time: then reading itself tells.
@@ -231,9 +245,12 @@ class Cluster:
             differs.append(f"it has {self._partitions[name]} partitions, expected at least {partitions}")
         return f"topic {name}: {', '.join(differs)}" if differs else ""
 
-    def partitions(self, topic: str) -> int:
-        """How many partitions a topic has, 0 when it is not there; what is not known is looked up now and then."""
-        if topic not in self._partitions:
+    def partitions(self, topic: str, wanted: int | None = None) -> int:
+        """How many partitions a topic has, 0 when it is not there.
+
+        A topic that is not known, or has too few for the one that is wanted, is looked up now and then.
+        """
+        if self._partitions.get(topic, 0) <= (wanted or 0):
             self._look()
         return self._partitions.get(topic, 0)
 
@@ -241,7 +258,9 @@ class Cluster:
         """Why nothing may be sent to this reply address, which came from outside; None when it may."""
         if not address.topic.startswith(self._reply_prefix):
             return f"reply topic {address.topic!r:.80} does not start with {self._reply_prefix!r}"
-        count = self.partitions(address.topic)
+        if address.topic.endswith(NOT_FOR_ANSWERS):
+            return f"reply topic {address.topic!r:.80} is not for answers"
+        count = self.partitions(address.topic, address.partition)
         if count == 0:
             return f"reply topic {address.topic!r:.80} is not there"
         if address.partition is not None and not 0 <= address.partition < count:

@@ -102,6 +102,8 @@ def _password(settings: LinkSettings) -> str | None:
         return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
         raise ConfigError(f"password file {settings.password_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"password file {settings.password_file}: expected UTF-8, got other bytes") from None
 
 
 def open_client(kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:

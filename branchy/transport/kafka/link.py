@@ -76,6 +76,10 @@ class KafkaLink:
         """
         self._cluster.allow(rules, timeout_s)
 
+    def check_may_write(self, name: str, timeout_s: float) -> None:
+        """Ask the brokers, before there is anything to write."""
+        self._cluster.check_may_write(name, timeout_s)
+
     def requests(self, name: str, group: str, sink: Sink) -> RequestSource:
         """A member of a group; connects first, to know what kind of brokers these are."""
         self._cluster.connect(CONNECT_TIMEOUT_S)

@@ -30,6 +30,7 @@ CLOSE_TIMEOUT_S = 2.0
 CLOCK_EVERY_S = 0.25
 STATISTICS_MS = 100
 REOPEN_S = 1.0
+LOOK_TIMEOUT_S = 1.0
 SAY_EVERY_S = 30.0
 
 PERMANENT = frozenset(
@@ -95,14 +96,15 @@ class KafkaSender:
             return False
         if not isinstance(to, KafkaAddress) or not isinstance(reply_to, KafkaAddress | None):
             raise TransportError(f"expected addresses of a Kafka link, got {to!r} and {reply_to!r}")
+        headers = [*message.headers, *reply_headers(correlation, reply_to)]
         try:
-            self._producer.produce(
-                to.topic,
-                message.body,
-                partition=-1 if to.partition is None else to.partition,
-                headers=[*message.headers, *reply_headers(correlation, reply_to)],
-                on_delivery=partial(self._delivered, tag, time.monotonic()),
-            )
+            try:
+                self._produce(to, message.body, headers, tag)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                    raise
+                self._producer.list_topics(to.topic, timeout=LOOK_TIMEOUT_S)  # it may have been added since
+                self._produce(to, message.body, headers, tag)
         except BufferError:
             return False
         except KafkaException as error:
@@ -110,6 +112,15 @@ class KafkaSender:
                 return False
             self._sink(Sent(tag, _send_error(error.args[0])))
         return True
+
+    def _produce(self, to: KafkaAddress, body: bytes, headers: list[tuple[str, bytes]], tag: Hashable) -> None:
+        self._producer.produce(
+            to.topic,
+            body,
+            partition=-1 if to.partition is None else to.partition,
+            headers=headers,
+            on_delivery=partial(self._delivered, tag, time.monotonic()),
+        )
 
     def purge(self) -> None:
         """Drop what is queued and what no broker has acknowledged."""

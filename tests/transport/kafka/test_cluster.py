@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from contextlib import closing
 
 import pytest
-from transport_harness import fresh_name, kafka_settings
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from transport_harness import Events, fresh_name, kafka_settings, message
 
 from branchy.config import LinkSettings
 from branchy.core.access import Rule
 from branchy.errors import BrokerUnavailableError, RefusedError, TransportError
+from branchy.transport.base import Sent
+from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka import cluster as cluster_module
 from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.cluster import Cluster
@@ -64,6 +69,13 @@ def test_a_reply_topic_must_have_the_prefix(cluster: Cluster):
     assert "does not start with 'branchy.'" in cluster.complaint(KafkaAddress("audit.answers", 0))
 
 
+@pytest.mark.parametrize("name", ["branchy.c.cloud.requests", "branchy.c.edge.dead"])
+def test_a_topic_that_is_for_something_else_is_no_reply_topic(cluster: Cluster, name: str):
+    """A device that names it would have the tier write there with the tier's rights."""
+    cluster.prepare([name], 10)
+    assert "is not for answers" in cluster.complaint(KafkaAddress(name, 0))
+
+
 def test_a_reply_topic_and_its_partition_must_be_there(cluster: Cluster):
     topic = f"{fresh_name()}.answers"
     assert "is not there" in cluster.complaint(KafkaAddress(topic, 0))
@@ -89,6 +101,35 @@ def test_a_reply_topic_made_by_another_is_found(cluster: Cluster, embedded_broke
     other.prepare([topic], 10)
     other.close()
     assert cluster.partitions(topic) > 0
+
+
+def test_partitions_that_were_added_are_found(real_brokers: str, monkeypatch):
+    monkeypatch.setattr(cluster_module, "REFRESH_S", 0.0)
+    topic, events = f"{fresh_name()}.answers", Events()
+    admin = AdminClient({"bootstrap.servers": real_brokers})
+    admin.create_topics([NewTopic(topic, 2)])[topic].result(20)
+    link = KafkaLink(kafka_settings(real_brokers), "back")
+    link.prepare([topic], 20)
+    with closing(link), closing(link.sender(events, message_timeout_s=10, queue_limit=10)) as sender:
+        assert sender.send(KafkaAddress(topic, 0), message("before"), 0)
+        events.wait(Sent)
+        assert "has 2 partitions, none is 2" in link._cluster.complaint(KafkaAddress(topic, 2))
+        admin.create_partitions([NewPartitions(topic, 3)])[topic].result(20)
+        until_s = time.monotonic() + 20
+        while link._cluster.complaint(KafkaAddress(topic, 2)) is not None:
+            assert time.monotonic() < until_s
+        assert sender.send(KafkaAddress(topic, 2), message("after"), 1)
+        assert [sent.error for sent in events.wait(Sent, 2)] == [None, None]
+
+
+def test_partitions_that_are_not_there_cost_one_look_in_a_while(cluster: Cluster, monkeypatch):
+    topic, looks = f"{fresh_name()}.answers", []
+    cluster.prepare([topic], 10)
+    monkeypatch.setattr(cluster, "_answers", lambda timeout_s: looks.append(timeout_s))
+    for number in range(100):
+        assert cluster.complaint(KafkaAddress(topic, 1000 + number)) is not None
+        assert cluster.complaint(KafkaAddress(topic, 0)) is None
+    assert len(looks) == 1
 
 
 def test_unknown_reply_topics_cost_one_look_in_a_while(cluster: Cluster, monkeypatch):

@@ -63,6 +63,14 @@ def test_a_password_file_that_is_not_there_is_named(tmp_path: Path):
         config(**SASL, password_file=tmp_path / "nothing-here")
 
 
+def test_a_password_file_that_is_no_text_is_named_and_nothing_of_it_is_told(tmp_path: Path):
+    file = tmp_path / "password"
+    file.write_bytes(b"s3cret\xff")
+    with pytest.raises(ConfigError, match="password: expected UTF-8") as error:
+        config(**SASL, password_file=file)
+    assert "s3cret" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("kind", "parts"),
     [
