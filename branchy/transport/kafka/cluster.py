@@ -59,6 +59,8 @@ class Cluster:
         self._admin: Any = None
         self._connected = False
         self._partitions: dict[str, int] = {}
+        self._copies: dict[str, int] = {}
+        self._broker = 0
         self._limits: dict[str, int] = {}
         self._looked_s = float("-inf")
         self._refusal: str | None = None
@@ -189,11 +191,13 @@ class Cluster:
             if self.embedded:
                 topics.touch(self._admin, names, deadline_s)
             else:
-                topics.create_missing(self._admin, needed, self._partitions, deadline_s)
+                copies = topics.default_copies(self._admin, self._broker, deadline_s)
+                topics.create_missing(self._admin, needed, self._partitions, deadline_s, copies=copies)
+            self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
+            if not self.embedded:
                 for name, found in topics.read_settings(self._admin, names, deadline_s).items():
                     limits[name] = int(found["max.message.bytes"])
-                    self._warn_once(name, differences(name, needed[name], found))
-            self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
+                    self._warn_once(name, self._misfit(name, needed[name], topics.PARTITIONS, copies, found))
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
         self._limits.update(limits)
@@ -207,19 +211,19 @@ class Cluster:
         self.connect(timeout_s)
         if self.embedded:
             raise TransportError(f"{self.name}: the embedded broker takes no settings for topics; it makes them itself")
-        copies = -1 if replication is None else replication
         try:
             self._learn(self._admin.list_topics(timeout=timeout_s))
+            copies = replication or topics.default_copies(self._admin, self._broker, deadline_s)
             created = topics.create_missing(
-                self._admin, largest, self._partitions, deadline_s, partitions=partitions, replication=copies
+                self._admin, largest, self._partitions, deadline_s, partitions=partitions, copies=copies
             )
             self._learn(self._admin.list_topics(timeout=timeout_s))
             others = [name for name in largest if name not in created]
             found = topics.read_settings(self._admin, others, deadline_s)
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
-        misfits = [text for name in others if (text := self._misfit(name, largest[name], partitions, found.get(name)))]
-        if misfits:
+        texts = [self._misfit(name, largest[name], partitions, copies, found.get(name)) for name in others]
+        if misfits := [text for text in texts if text]:
             raise TransportError(f"{'; '.join(misfits)}; alter what differs, or delete the topic and create it again")
         return created
 
@@ -238,11 +242,16 @@ class Cluster:
                 ) from None
             raise self.unavailable(error, timeout_s) from None
 
-    def _misfit(self, name: str, largest_bytes: int, partitions: int, found: Mapping[str, str] | None) -> str:
-        """What differs of a topic that was there, empty for nothing; `found` is None when we may not know."""
-        differs = [] if found is None else differences(name, largest_bytes, found)
-        if self._partitions[name] < partitions:
-            differs.append(f"it has {self._partitions[name]} partitions, expected at least {partitions}")
+    def _misfit(
+        self, name: str, largest_bytes: int, partitions: int, copies: int | None, found: Mapping[str, str] | None
+    ) -> str:
+        """What differs of a topic that was there, empty for nothing; None for what we may not know."""
+        has_partitions, has_copies = self._partitions.get(name, partitions), self._copies.get(name, copies or 0)
+        differs = [] if found is None else differences(name, largest_bytes, found, has_copies)
+        if has_partitions < partitions:
+            differs.append(f"it has {has_partitions} partitions, expected at least {partitions}")
+        if has_copies < (copies or 0):
+            differs.append(f"it has {has_copies} copies of each message, expected at least {copies}")
         return f"topic {name}: {', '.join(differs)}" if differs else ""
 
     def partitions(self, topic: str, wanted: int | None = None) -> int:
@@ -300,11 +309,16 @@ class Cluster:
         self._partitions = {
             name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None
         }
+        self._copies = {
+            name: min((len(each.replicas) for each in topic.partitions.values()), default=0)
+            for name, topic in metadata.topics.items()
+        }
+        self._broker = min(metadata.brokers, default=0)
 
-    def _warn_once(self, name: str, differs: Sequence[str]) -> None:
+    def _warn_once(self, name: str, misfit: str) -> None:
         """A tier asks again until its brokers are all there; what differs is said once."""
-        if differs and name not in self._limits:
-            logger.warning("%s: topic %s: %s", self.name, name, ", ".join(differs))
+        if misfit and name not in self._limits:
+            logger.warning("%s: %s", self.name, misfit)
 
     def _look(self) -> None:
         with self._lock:

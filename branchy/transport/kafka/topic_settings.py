@@ -19,21 +19,26 @@ RETENTION_MS = 60 * MINUTE_MS
 DEAD_RETENTION_MS = 7 * DAY_MS
 """Of dead letters: somebody has to find the time to look at them."""
 
+SAFE_COPIES = 3
+"""From so many on a message counts as sent once all but one have it, so that one may be lost, or away."""
+
 _FITS: dict[str, tuple[str, Callable[[str, str], bool]]] = {
     "max.message.bytes": ("at least ", lambda have, value: int(have) >= int(value)),
     "retention.ms": ("at least ", lambda have, value: int(have) == -1 or int(have) >= int(value)),
+    "min.insync.replicas": ("at least ", lambda have, value: int(have) >= int(value)),
     "segment.ms": ("at most ", lambda have, value: int(have) <= int(value)),
     "segment.bytes": ("at most ", lambda have, value: int(have) <= int(value)),
 }
 """Settings that need not be the same, only enough."""
 
 
-def settings_for(name: str, largest_bytes: int) -> dict[str, str]:
+def settings_for(name: str, largest_bytes: int, copies: int = 0) -> dict[str, str]:
     """A topic's settings by its kind, which is the last word of its name.
 
     Args:
         name: `branchy.<cascade>.<tier>.requests`, `.answers` or `.dead`.
         largest_bytes: of the largest body that it must take.
+        copies: of each message, 0 where that is not known.
     """
     dead = name.endswith(".dead")
     limit_bytes = max(DEFAULT_LIMIT_BYTES, 2 * (largest_bytes + ROOM_BYTES))  # a batch is more than its one message
@@ -48,21 +53,24 @@ def settings_for(name: str, largest_bytes: int) -> dict[str, str]:
         "segment.ms": str(DAY_MS if dead else MINUTE_MS),
         "segment.bytes": str(max(SEGMENT_BYTES, limit_bytes)),
     }
-    if name.endswith(".requests"):
-        # Devices write to these: uncompressed, the broker opens every batch and refuses a bomb.
+    if not dead:
+        # Others write to these: uncompressed, the broker opens every batch and refuses a bomb.
         settings["compression.type"] = "uncompressed"
+    if copies >= SAFE_COPIES:
+        settings["min.insync.replicas"] = str(SAFE_COPIES - 1)
     return settings
 
 
-def differences(name: str, largest_bytes: int, found: Mapping[str, str]) -> list[str]:
+def differences(name: str, largest_bytes: int, found: Mapping[str, str], copies: int = 0) -> list[str]:
     """How a topic that is there does not do what branchy needs; empty when it fits.
 
     Args:
         name: the topic's.
         largest_bytes: of the largest body that it must take.
         found: its settings as the brokers tell them.
+        copies: of each message, that it has.
     """
-    wanted = settings_for(name, largest_bytes)
+    wanted = settings_for(name, largest_bytes, copies)
     # Single messages have to go through; batches adapt.
     wanted["max.message.bytes"] = str(largest_bytes + (2 if name.endswith(".dead") else 1) * ROOM_BYTES)
     out = []

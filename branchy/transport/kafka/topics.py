@@ -57,7 +57,7 @@ def create_missing(
     deadline_s: float,
     *,
     partitions: int = PARTITIONS,
-    replication: int = -1,
+    copies: int | None = None,
 ) -> list[str]:
     """Create the topics that are not there and wait until they have leaders.
 
@@ -67,7 +67,7 @@ def create_missing(
         known: the topics that are there.
         deadline_s: until when to wait, by the monotonic clock.
         partitions: of each.
-        replication: copies of each; -1 takes the brokers' default.
+        copies: of each; None takes the brokers' default.
 
     Returns:
         Those that were created.
@@ -82,7 +82,10 @@ def create_missing(
         return []
     topics = [
         NewTopic(
-            name, num_partitions=partitions, replication_factor=replication, config=settings_for(name, largest[name])
+            name,
+            num_partitions=partitions,
+            replication_factor=copies or -1,
+            config=settings_for(name, largest[name], copies or 0),
         )
         for name in missing
     ]
@@ -108,6 +111,17 @@ def create_missing(
                 raise BrokerUnavailableError(f"topic {name} was made, but has no leader yet")
             time.sleep(0.05)
     return created
+
+
+def default_copies(admin: Any, broker: int, deadline_s: float) -> int | None:
+    """Copies of each message in topics that are made without a number; None where this user may not know."""
+    resource = ConfigResource(ResourceType.BROKER, str(broker))
+    try:
+        found = admin.describe_configs([resource], request_timeout=_left(deadline_s))[resource].result()
+    except KafkaException:
+        return None
+    value = found.get("default.replication.factor")
+    return int(value.value) if value is not None and str(value.value).isdigit() else None
 
 
 def read_settings(admin: Any, names: Iterable[str], deadline_s: float) -> dict[str, dict[str, str]]:

@@ -30,10 +30,10 @@ def test_dead_letters_have_more_room_than_the_requests_that_they_were(size):
     assert dead >= requests + 16 * 1024
 
 
-def test_brokers_open_every_batch_of_requests_and_nothing_else():
+def test_brokers_open_every_batch_but_those_of_a_tiers_own_dead_letters():
     assert [settings_for(f"branchy.c.edge.{kind}", 0).get("compression.type") for kind in KINDS] == [
         "uncompressed",
-        None,
+        "uncompressed",
         None,
     ]
 
@@ -58,6 +58,23 @@ def test_dead_letters_live_days_and_the_rest_an_hour():
 def test_what_differs_is_named_with_what_was_expected(changed, said):
     name = "branchy.c.edge.requests"
     assert differences(name, 2_000_000, {**settings_for(name, 2_000_000), **changed}) == [said]
+
+
+@pytest.mark.parametrize(
+    ("copies", "in_sync", "said"),
+    [
+        (3, "1", ["min.insync.replicas is 1, expected at least 2"]),
+        (5, "1", ["min.insync.replicas is 1, expected at least 2"]),
+        (3, "2", []),
+        (2, "1", []),
+        (1, "1", []),
+    ],
+)
+def test_of_three_copies_two_must_have_a_message_before_it_counts_as_sent(copies, in_sync, said):
+    name = "branchy.c.edge.requests"
+    found = {**settings_for(name, 0), "min.insync.replicas": in_sync}
+    assert differences(name, 0, found, copies) == said
+    assert differences(name, 0, settings_for(name, 0, copies), copies) == []
 
 
 @pytest.mark.parametrize(

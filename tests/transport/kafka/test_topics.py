@@ -18,8 +18,9 @@ from transport_harness import Events, fresh_name, kafka_settings, message
 from branchy.errors import BrokerUnavailableError, TransportError
 from branchy.transport.base import Message, Sent
 from branchy.transport.kafka import KafkaLink
+from branchy.transport.kafka import topics as topics_module
 from branchy.transport.kafka.topic_settings import settings_for
-from branchy.transport.kafka.topics import ENVELOPE_BYTES, create_missing, read_settings
+from branchy.transport.kafka.topics import ENVELOPE_BYTES, create_missing, default_copies, read_settings
 
 WAIT_S = 20.0
 LARGEST_BYTES = 3_000_000
@@ -64,6 +65,25 @@ def test_a_topic_that_is_there_and_does_not_fit_is_named_with_all_that_differs(l
         "has 1 partitions, expected at least 3",
     ):
         assert said in text
+
+
+def test_too_few_copies_are_named_with_how_many_were_asked_for(link, queue):
+    create(link, queue)
+    with pytest.raises(TransportError, match=f"topic {queue}: it has 1 copies of each message, expected at least 3;"):
+        link.create_topics({queue: LARGEST_BYTES}, partitions=1, replication=3, timeout_s=WAIT_S)
+
+
+def test_without_a_number_of_copies_a_topic_is_held_against_what_the_brokers_make_now(link, queue, monkeypatch):
+    create(link, queue)
+    assert link.create_topics({queue: LARGEST_BYTES}, partitions=1, replication=None, timeout_s=WAIT_S) == []
+    monkeypatch.setattr(topics_module, "default_copies", lambda *_: 3)
+    with pytest.raises(TransportError, match="has 1 copies of each message, expected at least 3"):
+        link.create_topics({queue: LARGEST_BYTES}, partitions=1, replication=None, timeout_s=WAIT_S)
+
+
+def test_brokers_that_do_not_tell_how_many_copies_they_make_are_not_asked_twice():
+    assert default_copies(ForgetfulAdmin(1), 1, 0.0) is None
+    assert default_copies(ForgetfulAdmin(0), 1, 0.0) is None
 
 
 def test_the_embedded_broker_takes_no_settings(embedded_broker, queue):
@@ -162,4 +182,5 @@ def test_a_tier_says_once_what_differs_and_works_with_what_there_is(link, queue,
         for _ in range(2):
             assert link.prepare([queue], WAIT_S)[queue] > 1_000_000
     said = [record.getMessage() for record in caplog.records if queue in record.getMessage()]
-    assert said == [f"back: topic {queue}: message.timestamp.type is CreateTime, expected LogAppendTime"]
+    differs = "message.timestamp.type is CreateTime, expected LogAppendTime, it has 1 partitions, expected at least 12"
+    assert said == [f"back: topic {queue}: {differs}"]
