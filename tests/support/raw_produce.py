@@ -80,11 +80,17 @@ def produce_unreadable(brokers: str, topic: str, partition: int, count: int = 1)
     return produce_batch(brokers, topic, partition, _batch(b"this is not gzip" * 4, count, "gzip")) == 0
 
 
-def bomb(codec: Codec, size_bytes: int) -> bytes:
-    """A batch of one well-formed record whose value is so many zeros."""
+def bomb(codec: Codec, size_bytes: int, count: int = 1) -> bytes:
+    """A batch of well-formed records; the first one's value is so many zeros, those of the others are empty."""
     after = struct.pack("bbbb", 0, 0, 0, _zigzag(-1)[0]) + _zigzag(size_bytes)
     before = _zigzag(len(after) + size_bytes + 1) + after
-    return _batch(_SHORTEN[codec](before, size_bytes), 1, codec)
+    others = b"".join(map(_empty_record, range(1, count)))
+    return _batch(_SHORTEN[codec](before, size_bytes, others), count, codec)
+
+
+def _empty_record(number: int) -> bytes:
+    record = b"\0\0" + _zigzag(number) + _zigzag(-1) + b"\0\0"
+    return _zigzag(len(record)) + record
 
 
 def _zigzag(number: int) -> bytes:
@@ -97,18 +103,20 @@ def _zigzag(number: int) -> bytes:
     return bytes([*out, number])
 
 
-def _gzip(before: bytes, zeros: int) -> bytes:
-    """The bytes, the zeros, and the zero that is the record's count of headers."""
+def _gzip(before: bytes, zeros: int, others: bytes) -> bytes:
+    """The bytes, the zeros, the zero that is the record's count of headers, and what follows."""
     deflate = zlib.compressobj(9, wbits=31)
     parts = [deflate.compress(before)]
     parts += [deflate.compress(bytes(min(BLOCK_BYTES, zeros + 1 - done))) for done in range(0, zeros + 1, BLOCK_BYTES)]
-    return b"".join(parts) + deflate.flush()
+    return b"".join(parts) + deflate.compress(others) + deflate.flush()
 
 
-def _zstd(before: bytes, zeros: int) -> bytes:
+def _zstd(before: bytes, zeros: int, others: bytes) -> bytes:
     """The same as a frame (RFC 8878) of blocks that say no more than: so many times this byte."""
     blocks = [(0, len(before), before)]
     blocks += [(1, min(BLOCK_BYTES, zeros + 1 - done), b"\0") for done in range(0, zeros + 1, BLOCK_BYTES)]
+    if others:
+        blocks.append((0, len(others), others))
     frame = b"\x28\xb5\x2f\xfd\x00\x38"  # no content size, no checksum, a window of 128 KiB
     for number, (kind, size, content) in enumerate(blocks):
         last = number == len(blocks) - 1
@@ -116,4 +124,4 @@ def _zstd(before: bytes, zeros: int) -> bytes:
     return frame
 
 
-_SHORTEN: dict[Codec, Callable[[bytes, int], bytes]] = {"gzip": _gzip, "zstd": _zstd}
+_SHORTEN: dict[Codec, Callable[[bytes, int, bytes], bytes]] = {"gzip": _gzip, "zstd": _zstd}
