@@ -35,6 +35,7 @@ from branchy.transport.kafka.topics import PARTITIONS
 pytestmark = pytest.mark.alone
 
 SESSION_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3
+PROTOCOLS = ("classic", "consumer")
 SAMPLES = toy.samples(1000, seed=5)
 WINDOW = 32
 LOGITS = {"edge": toy.edge_logits, "cloud": toy.cloud_logits}
@@ -52,10 +53,17 @@ def open_device(stand: Stand, deadline_ms: float) -> Device:
     return stand.stack.enter_context(Device(stand.bundle, settings))
 
 
-def serve_two_replicas(stand: Stand) -> tuple[Command, Command, Command]:
+def settings_file(folder: Path, protocol: str) -> Path:
+    """For tiers whose groups use one of Kafka's two protocols."""
+    file = folder / "tier.toml"
+    file.write_text(f'[back]\ngroup_protocol = "{protocol}"\n', encoding="utf-8")
+    return file
+
+
+def serve_two_replicas(stand: Stand, config: Path) -> tuple[Command, Command, Command]:
     """Two replicas of the first tier, each with its half of the partitions, and the tier above them."""
-    above = stand.serve("hall,cloud", ready=False)
-    first, second = (stand.serve("edge", "--replica", number, ready=False) for number in (0, 1))
+    above = stand.serve("hall,cloud", "--config", config, ready=False)
+    first, second = (stand.serve("edge", "--replica", n, "--config", config, ready=False) for n in (0, 1))
     for replica in (first, second):
         replica.wait_for_log("tier edge ready")
     above.wait_for_log("tier hall ready")
@@ -133,8 +141,10 @@ def test_a_cascade_answers_through_all_tiers_and_its_hops_are_true(stand):
     assert not device.counters
 
 
-def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answered_once(stand):
-    first, second, above = serve_two_replicas(stand)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answered_once(stand, protocol, tmp_path):
+    config = settings_file(tmp_path, protocol)
+    first, second, above = serve_two_replicas(stand, config)
     device = open_device(stand, deadline_ms=20_000)
     held: list[Future[Outcome]] = []
     replacements: list[Command] = []
@@ -145,7 +155,7 @@ def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answer
             held.extend(submit_spread(device, one_sample(sure=False), 40))
             first.process.send_signal(signal.SIGKILL)
             first.process.wait(WAIT_S)
-        replacements.append(stand.serve("edge", "--replica", 0, ready=False))
+        replacements.append(stand.serve("edge", "--replica", 0, "--config", config, ready=False))
 
     ask_all(device, kill_and_replace)
     for future in held:
@@ -159,8 +169,8 @@ def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answer
         assert came(replica) > 0
 
 
-def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for_its_session(stand):
-    first, second, _ = serve_two_replicas(stand)
+def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for_its_session(stand, tmp_path):
+    first, second, _ = serve_two_replicas(stand, settings_file(tmp_path, "classic"))
     # Shorter than the session of a member that is gone without a word: who is in time did not wait for that.
     device = open_device(stand, deadline_ms=(SESSION_S - 1) * 1e3)
     ask_all(device, lambda: first.process.send_signal(signal.SIGTERM))
@@ -171,10 +181,9 @@ def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for
     assert came(first) + came(second) >= len(SAMPLES)
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_two_replicas_share_the_work_and_replies_come_back_to_the_one_that_asked(stand, protocol, tmp_path):
-    config = tmp_path / "tier.toml"
-    config.write_text(f'[back]\ngroup_protocol = "{protocol}"\n', encoding="utf-8")
+    config = settings_file(tmp_path, protocol)
     above = stand.serve("hall,cloud", "--config", config, ready=False)
     replicas = [stand.serve("edge", "--replica", n, "--config", config, ready=False) for n in (0, 1)]
     for tier, name in ((above, "hall"), *((replica, "edge") for replica in replicas)):
