@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException
 from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
-from transport_harness import Events
+from transport_harness import Events, fresh_name
 
+from branchy.config import LinkSettings
 from branchy.errors import RefusedError
 from branchy.transport.base import Arrived, Failed, Message, Revoked
+from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka import source as source_module
 from branchy.transport.kafka.source import KafkaSource
 
@@ -333,6 +336,18 @@ def test_a_consumer_that_brokers_take_no_more_says_so_and_ends(bench: Bench, err
     assert str(failed.error) == "back: the brokers refuse this consumer: fenced; check group_protocol and options"
     bench.source._thread.join(10)
     assert bench.consumer.named("close") == [None]
+
+
+def test_what_real_brokers_refuse_a_consumer_for_is_said(real_brokers: str):
+    topic, events = f"{fresh_name()}.edge.requests", Events()
+    settings = LinkSettings(brokers=real_brokers, group_protocol="consumer", options={"group.remote.assignor": "none"})
+    with closing(KafkaLink(settings, "back")) as link:
+        link.prepare([topic], 20)
+        with closing(link.requests(topic, fresh_name(), events)) as source:
+            source.start()
+            (failed,) = events.wait(Failed)
+            assert not source.wait_ready(0)
+    assert str(failed.error).startswith("back: the brokers refuse this consumer: Broker: The assignor or its version")
 
 
 def test_it_is_not_ready_while_the_group_has_put_it_out(bench: Bench):
