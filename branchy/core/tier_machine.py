@@ -26,14 +26,12 @@ from branchy.core.deadline import Deadline
 from branchy.core.histogram import Histogram
 from branchy.core.jobs import NOTHING, Job, Key, WorkQueue
 from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, is_certified
+from branchy.core.outbox import Outbox
 from branchy.core.policies import Verdict, judge
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.core.way_up import WayUp
 from branchy.core.wire import check_tensor
 from branchy.errors import WireError
-
-KEPT_S = 5.0
-"""How long a dead letter that the brokers do not take waits until it is tried again."""
 
 LATENCY_BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 10e3, 30e3)
 
@@ -64,9 +62,8 @@ class TierMachine:
         self._free_workers = workers
         self._jobs: dict[Key, Job] = {}
         self._by_token: dict[ev.Token, Job] = {}
-        self._unacknowledged: dict[ev.Token, ev.SendAnswer | ev.DeadLetter] = {}
-        self._held_bytes = 0
-        self._kept: dict[ev.Token, float] = {}  # dead letters that no broker takes: when each is due, the first first
+        self._outbox = Outbox()
+        self._job_bytes = 0
         self._queue = WorkQueue()
         self._works: dict[int, tuple[list[Job], float]] = {}
         self._timers: list[tuple[float, int, Job]] = []
@@ -108,8 +105,8 @@ class TierMachine:
                 self._answer_here(job, "timeout", now)
             else:
                 self._reject(job, "expired", "the deadline passed before it was computed", now)
-        if self._kept:
-            self._try_kept(now)
+        if self._outbox.due is not None:
+            self._out += self._outbox.again(now)
         self._submit(now)
         self._hold_or_resume()
         return self._take_effects()
@@ -119,15 +116,13 @@ class TierMachine:
         while self._timers and self._timers[0][2].ended:
             heapq.heappop(self._timers)
         due = self._timers[0][0] if self._timers else None
-        if self._kept:
-            kept = next(iter(self._kept.values()))
-            due = kept if due is None else min(due, kept)
-        return due
+        kept = self._outbox.due
+        return due if kept is None else kept if due is None else min(due, kept)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way and every answer and dead letter is acknowledged."""
-        return not self._by_token and not self._unacknowledged
+        return not self._by_token and not self._outbox
 
     @property
     def pending(self) -> int:
@@ -142,12 +137,12 @@ class TierMachine:
     @property
     def unsettled(self) -> int:
         """Deliveries that are under way, or whose answer or dead letter is not acknowledged yet."""
-        return len(self._by_token) + len(self._unacknowledged)
+        return len(self._by_token) + len(self._outbox)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of bodies and inputs of what is under way, or goes to the dead letters."""
-        return self._held_bytes
+        return self._job_bytes + self._outbox.body_bytes
 
     def oldest_waiting_s(self, now: float) -> float:
         """Age of the request that waits longest to be computed, its time in the queue included; 0 when none waits."""
@@ -156,7 +151,7 @@ class TierMachine:
 
     def holds(self, token: ev.Token) -> bool:
         """Whether this token's answer or dead letter is not acknowledged yet."""
-        return token in self._by_token or token in self._unacknowledged
+        return token in self._by_token or self._outbox.holds(token)
 
     # --- arrivals ------------------------------------------------------------------------------------------------
 
@@ -202,7 +197,7 @@ class TierMachine:
             self._replace(older, event, deadline)
             return
         self._jobs[job.key] = self._by_token[job.token] = job
-        self._held_bytes += job.held_bytes
+        self._job_bytes += job.held_bytes
         self._watch(job)
         self._queue.push(job)
 
@@ -235,7 +230,8 @@ class TierMachine:
     def _refuse(self, event: ev.Came, reason: Reason, text: str) -> None:
         hop = Hop(self.tier, None, None, None, 0.0, 0.0, 0.0)
         answer = self._answer(event.request.id, "rejected", reason, event.request.model, hop=hop, detail=text)
-        self._send(event.token, event.reply_to, event.correlation, answer, event.request.traceparent)
+        effect = ev.SendAnswer(event.token, event.reply_to, event.correlation, answer, event.request.traceparent)
+        self._send(event.token, effect)
 
     def _in_time(self, model: str, position: int, deadline: Deadline, now: float) -> bool:
         """Whether one that comes to a stage now is computed early enough, going by the queue's estimate."""
@@ -310,7 +306,7 @@ class TierMachine:
                 self._answer_here(job, "overload", now)
             else:
                 job.position += 1
-                self._held_bytes += job.take(activation)
+                self._job_bytes += job.take(activation)
                 self._queue.push(job)
 
     # --- the way up ----------------------------------------------------------------------------------------------
@@ -328,7 +324,7 @@ class TierMachine:
             self._answer_here(job, "unreachable", now)
             return
         correlation = self.way_up.begin(job, ticket, now)
-        self._held_bytes += job.take(NOTHING)  # its exits are through
+        self._job_bytes += job.take(NOTHING)  # its exits are through
         uplink, came = cast(Any, stage.uplink), job.request.payload
         payload: Mapping[str, Array] | EncodedSample = {cast(Any, stage.activation).name: activation}
         if uplink.kind == "sample" and isinstance(came, EncodedSample) and len(came.data) < activation.nbytes:
@@ -439,7 +435,8 @@ class TierMachine:
             self.counters[f"answer.{answer.reason}" if answer.tier == self.tier else "answer.front"] += 1
         self.latencies_ms.observe(answer.hops[0].total_ms)
         request = self._drop(job)
-        self._send(job.token, job.reply_to, job.correlation, answer, request.traceparent)
+        effect = ev.SendAnswer(job.token, job.reply_to, job.correlation, answer, request.traceparent)
+        self._send(job.token, effect)
 
     def _drop(self, job: Job) -> Request:
         """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""
@@ -450,71 +447,30 @@ class TierMachine:
         if self._jobs.get(job.key) is job:  # else it gave way to one that came later under the same ids
             del self._jobs[job.key]
         del self._by_token[job.token]
-        self._held_bytes -= job.held_bytes
+        self._job_bytes -= job.held_bytes
         request = job.request
         job.end()
         return request
 
     # --- settling ------------------------------------------------------------------------------------------------
 
-    def _send(
-        self,
-        token: ev.Token,
-        reply_to: ev.Address,
-        correlation: bytes | None,
-        answer: Answer,
-        traceparent: str | None,
-    ) -> None:
-        effect = ev.SendAnswer(token, reply_to, correlation, answer, traceparent)
-        self._unacknowledged[token] = effect
-        self._out.append(effect)
-
     def _dead_letter(self, token: ev.Token, code: str, text: str, body_bytes: int) -> None:
         self.counters["dead"] += 1
-        effect = ev.DeadLetter(token, code, text, body_bytes)
-        self._unacknowledged[token] = effect
-        self._held_bytes += body_bytes
+        self._send(token, ev.DeadLetter(token, code, text, body_bytes))
+
+    def _send(self, token: ev.Token, effect: ev.SendAnswer | ev.DeadLetter) -> None:
+        self._outbox.put(token, effect)
         self._out.append(effect)
 
-    def _let_go(self, token: ev.Token) -> bool:
-        """Wait no more for a token's report; False where none is due."""
-        effect = self._unacknowledged.pop(token, None)
-        if isinstance(effect, ev.DeadLetter):
-            self._held_bytes -= effect.body_bytes
-        return effect is not None
-
     def _on_acknowledged(self, event: ev.Acknowledged, now: float) -> None:
-        if self._let_go(event.token):
-            self._out.append(ev.Settle(event.token))
+        self._out += self._outbox.acknowledged(event.token)
 
     def _on_send_failed(self, event: ev.SendFailed, now: float) -> None:
-        """Send again what may still arrive; an answer that cannot is settled, counted and never blocks the rest."""
-        effect = self._unacknowledged.get(event.token)
-        if effect is None:
-            return
-        self.counters["send.failed"] += 1
-        if not event.permanent:
-            self._out.append(effect)
-        elif isinstance(effect, ev.DeadLetter):
-            self._keep(effect, event.too_large, now)
-        else:
-            self.counters["undeliverable"] += 1
-            del self._unacknowledged[event.token]
-            self._out.append(ev.Settle(event.token))
-
-    def _keep(self, effect: ev.DeadLetter, too_large: bool, now: float) -> None:
-        """A dead letter is all that is left of a message, so nothing but its acknowledgement settles it."""
-        if too_large and not effect.bare:
-            bare = replace(effect, bare=True)
-            self._unacknowledged[effect.token] = bare
-            self._out.append(bare)
-        else:  # a right or a topic is missing, which somebody may mend
-            self._kept[effect.token] = now + KEPT_S
-
-    def _try_kept(self, now: float) -> None:
-        for token in [token for token, due in self._kept.items() if due <= now]:
-            del self._kept[token]
-            self._out.append(self._unacknowledged[token])
+        if self._outbox.holds(event.token):
+            self.counters["send.failed"] += 1
+            effects = self._outbox.failed(event, now)
+            self.counters["undeliverable"] += any(isinstance(effect, ev.Settle) for effect in effects)
+            self._out += effects
 
     # --- hand-over -----------------------------------------------------------------------------------------------
 
@@ -522,9 +478,7 @@ class TierMachine:
         for token in event.tokens:
             job = self._by_token.get(token)
             if job is None:
-                if event.lost or token in self._kept:  # who has it now writes the dead letter, or keeps it
-                    self._let_go(token)
-                    self._kept.pop(token, None)
+                self._outbox.taken_away(token, event.lost)
             elif job.verdict is not None and not event.lost:
                 self._answer_here(job, "handover", now)
             else:
@@ -560,7 +514,7 @@ class TierMachine:
         return (
             len(self._queue) >= limits.backlog // part + over
             or self.unsettled >= limits.unsettled // part + over
-            or self._held_bytes >= limits.held_bytes // part + over
+            or self.held_bytes >= limits.held_bytes // part + over
         )
 
     # --- small things --------------------------------------------------------------------------------------------

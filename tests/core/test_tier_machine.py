@@ -11,7 +11,8 @@ import tier_world as w
 
 from branchy.core import tier_events as ev
 from branchy.core.messages import EncodedSample
-from branchy.core.tier_machine import KEPT_S, TierMachine
+from branchy.core.outbox import KEPT_S
+from branchy.core.tier_machine import TierMachine
 from branchy.core.tier_model import TierLimits
 
 LIMITS = TierLimits(batch_size=8, pending=4, backlog=16, unsettled=64, way_back_s=0.01, window_s=10.0, probe_s=2.0)

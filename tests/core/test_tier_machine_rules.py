@@ -19,8 +19,8 @@ TestTierRules.settings = settings(
 class SettlesEarly(TierMachine):
     """Settles when the answer is sent, not when the broker has it."""
 
-    def _send(self, token, *rest):
-        super()._send(token, *rest)
+    def _send(self, token, effect):
+        super()._send(token, effect)
         self._out.append(ev.Settle(token))
 
 
@@ -33,7 +33,7 @@ class AnswersTwice(TierMachine):
         super()._on_front_answered(event, now)
         if job is not None:
             answer = tier_world.front_answer(request)
-            self._send(job.token, job.reply_to, job.correlation, answer, None)
+            self._send(job.token, ev.SendAnswer(job.token, job.reply_to, job.correlation, answer, None))
 
 
 class ForgetsDeadlines(TierMachine):

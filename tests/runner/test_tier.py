@@ -13,7 +13,7 @@ from tier_world import DIGEST, model_of, stage
 
 from branchy.core import wire
 from branchy.core.messages import EncodedSample
-from branchy.core.tier_machine import KEPT_S
+from branchy.core.outbox import KEPT_S
 from branchy.core.tier_model import TierLimits
 from branchy.errors import RefusedError
 from branchy.runner.events import Stamper

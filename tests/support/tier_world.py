@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from branchy.core import tier_events as ev
 from branchy.core.cascade import ExitSettings, Source, StageSpec, TensorSpec, Uplink
 from branchy.core.messages import Answer, EncodedSample, Request
+from branchy.core.outbox import KEPT_S
 from branchy.core.settlement import SettlementTracker
-from branchy.core.tier_machine import KEPT_S, TierMachine
+from branchy.core.tier_machine import TierMachine
 from branchy.core.tier_model import TierLimits, TierModel
 
 DIGEST = "d" * 64

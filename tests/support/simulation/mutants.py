@@ -22,7 +22,7 @@ class CommitsEarly(TierMachine):
         return [more for effect in super().advance(now) for more in self._with_settle(effect)]
 
     def _with_settle(self, effect: ev.Effect) -> list[ev.Effect]:
-        if isinstance(effect, ev.SendAnswer) and self._unacknowledged.pop(effect.token, None) is not None:
+        if isinstance(effect, ev.SendAnswer) and self._outbox.acknowledged(effect.token):
             return [effect, ev.Settle(effect.token)]
         return [effect]
 
