@@ -77,7 +77,7 @@ def test_a_training_that_is_killed_and_resumed_is_to_the_bit_the_one_that_was_no
 ) -> None:
     """The kill comes while the checkpoint of the third epoch is written, whose work is lost."""
     out = tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED, options.dataset, str(out), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", KILLED, options.dataset, str(out), str(Path(__file__).parent), *sys.path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert checkpoint_path(out).with_name("killed.checkpoint.partial").exists()

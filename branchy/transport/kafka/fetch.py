@@ -53,7 +53,6 @@ class _Search:
         inside: the last offset that is known to be in it.
         beyond: the first that is known not to be.
         step: how far behind `inside` to look next, while nothing closer is known; doubles.
-        asked: the number of the fetch before which it was asked for.
     """
 
     base: int
@@ -62,7 +61,6 @@ class _Search:
     why: str
     step: int = 1
     probe: int = 0
-    asked: int = 0
 
 
 class Fetcher:
@@ -73,6 +71,7 @@ class Fetcher:
         self._complained_s = float("-inf")
         self._searches: dict[tuple[str, int], _Search] = {}
         self._fetches = 0
+        self._sought: dict[tuple[str, int], int] = {}  # after which fetch a partition was sent elsewhere last
 
     def first(self, timeout_s: float) -> Any:
         """Wait for a message; None when none came, or the client is in trouble.
@@ -115,9 +114,9 @@ class Fetcher:
             RefusedError: the consumer has come to its end.
         """
         error, place = message.error(), (message.topic(), message.partition())
+        if self._sought.get(place) == self._fetches:
+            return None  # fetched before it was sent elsewhere
         search = self._searches.get(place)
-        if search is not None and search.asked == self._fetches:
-            return None  # fetched before the search went on
         code = None if error is None else error.code()
         if code is not None and code not in UNREADABLE and code != KafkaError._PARTITION_EOF:
             self._trouble(error)
@@ -142,6 +141,7 @@ class Fetcher:
         """These partitions are read from their committed offsets again."""
         for place in partitions:
             self._searches.pop(place, None)
+            self._sought.pop(place, None)
 
     def complain(self, text: str) -> None:
         """Log, once in a while."""
@@ -184,7 +184,7 @@ class Fetcher:
         return passed
 
     def _seek(self, place: tuple[str, int], search: _Search, offset: int) -> bool:
-        search.probe, search.asked = offset, self._fetches
+        search.probe, self._sought[place] = offset, self._fetches
         try:
             self._consumer.seek(TopicPartition(*place, offset))
         except KafkaException:  # the partition is not ours any more
