@@ -51,7 +51,10 @@ def test_the_shipped_bundle_takes_its_data_set_as_keras_has_it():
     assert FETCHED["fashion-mnist"][1] == Bundle.load(SHIPPED).spec.labels  # Keras' arrays come without names
 
 
-@pytest.mark.skipif(not (SHIPPED.parents[1] / "data" / "fashion-mnist.npz").is_file(), reason="no fashion-mnist.npz")
+@pytest.mark.skipif(
+    not (SHIPPED.parents[1] / "data" / "fashion-mnist.npz").is_file(),
+    reason="expected data/fashion-mnist.npz, which is no part of the repository",
+)
 def test_the_shipped_bundle_is_as_right_as_its_readme_says(monkeypatch):
     monkeypatch.chdir(SHIPPED.parents[1])
     bundle, data = Bundle.load(SHIPPED), load("fashion-mnist")

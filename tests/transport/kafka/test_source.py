@@ -278,29 +278,29 @@ def test_a_pause_holds_for_what_is_assigned_later_and_a_resume_wakes_the_leaders
     assert bench.consumer.calls[-2:] == [("resume", [0, 1]), ("ask", [0, 1])]
 
 
-def test_an_unreadable_message_is_a_fault_that_names_its_place_and_is_passed(bench: Bench):
-    bench.consumer.watermarks = {0: (0, 6)}
-    bench.assign(0)
-    bench.turn(FakeMessage(5, error=KafkaError._BAD_COMPRESSION))
-    (delivery,) = bench.events.deliveries()
-    assert delivery.fault.startswith(f"{TOPIC} [0] offset 5 cannot be read: ")
-    assert bench.consumer.named("seek") == [6]
-    bench.source.settle(delivery.token)
-    bench.revoke(0)
-    assert bench.consumer.named("commit") == [{0: 6}]
+BAD = FakeMessage(5, error=KafkaError._BAD_COMPRESSION)
 
 
-def test_an_unreadable_batch_is_one_fault_and_once_that_is_settled_it_is_behind(bench: Bench):
-    bench.consumer.watermarks = {0: (0, 8)}
+@pytest.mark.parametrize(
+    ("end", "came", "place", "sought"),
+    [
+        (6, [BAD], "offset 5", [6]),
+        (8, [BAD, BAD, FakeMessage(7)], "offsets 5 to 6", [6, 7, 7]),
+    ],
+    ids=["a message", "a batch"],
+)
+def test_what_cannot_be_read_is_one_fault_that_names_its_place_and_once_settled_is_behind(
+    bench: Bench, end: int, came: list[FakeMessage], place: str, sought: list[int]
+):
+    bench.consumer.watermarks = {0: (0, end)}
     bench.assign(0)
-    bad = FakeMessage(5, error=KafkaError._BAD_COMPRESSION)
-    bench.turn(bad, bad, FakeMessage(7))
+    bench.turn(*came)
     (delivery,) = bench.events.deliveries()
-    assert delivery.fault.startswith(f"{TOPIC} [0] offsets 5 to 6 cannot be read: ")
-    assert bench.consumer.named("seek") == [6, 7, 7]
+    assert delivery.fault.startswith(f"{TOPIC} [0] {place} cannot be read: ")
+    assert bench.consumer.named("seek") == sought
     bench.source.settle(delivery.token)
     bench.revoke(0)
-    assert bench.consumer.named("commit") == [{0: 7}]
+    assert bench.consumer.named("commit") == [{0: sought[-1]}]
 
 
 def test_a_search_in_a_partition_that_was_paused_goes_on_where_it_was(bench: Bench):
