@@ -27,6 +27,8 @@ REGRESSIONS = {
     129: "a broker whose clock was set back had all that came refused as expired",
     183: "late answers kept a well front from being used",
     882: "a full send queue made answers late",
+    13410: "a fetch that had left over a slow link came long after it was fast again",
+    14248: "a tier whose hands were full left a request of 20 ms with the brokers",
 }
 BROKEN = {
     "commits early": ("commit passes the unanswered", {"machine_class": mutants.CommitsEarly}),
@@ -40,6 +42,7 @@ BROKEN = {
     "holds any bytes": ("bounds", {"machine_class": mutants.HoldsAnyBytes}),
     "loses answers": ("deadline of the device", {"requester_class": mutants.LosesAnswers}),
     "loses the replaced": ("deadline", {"machine_class": mutants.LosesTheReplaced}),
+    "pauses too long": ("pause", {"machine_class": mutants.PausesTooLong}),
     "settles the forgotten": ("superseded", {"machine_class": mutants.SettlesTheForgotten}),
 }
 SUPPORT = Path(__file__).parents[1] / "support"

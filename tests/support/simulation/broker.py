@@ -54,6 +54,7 @@ class Record:
         appended_s, clock: when, by the broker's clock, and which one (it may be set); `at_s` in truth.
         done: whether it is answered, or in the dead letters, or never can be.
         missed_s: how much of its age a tier did not know, at most.
+        held_back_s: how long a tier with enough in hand did not fetch it, at most.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Record:
         "clock",
         "correlation",
         "done",
+        "held_back_s",
         "message",
         "missed_s",
         "reply_to",
@@ -72,7 +74,7 @@ class Record:
         self.message, self.correlation, self.reply_to = message, correlation, reply_to
         self.appended_s, self.at_s, self.clock = broker.wall_s, broker.world.now, broker.clock
         self.done = False
-        self.missed_s = 0.0
+        self.missed_s = self.held_back_s = 0.0
         self.superseded_by: Record | None = None
 
     @property
@@ -150,11 +152,19 @@ class Fetcher:
     """Reads one partition from a position on, while its owner wants."""
 
     def __init__(
-        self, link: Link, topic: Topic, partition: int, position: int, take: Callable[[int, list[Record]], None]
+        self,
+        world: World,
+        link: Link,
+        topic: Topic,
+        partition: int,
+        position: int,
+        take: Callable[[int, list[Record]], None],
     ) -> None:
-        self._link, self._log, self._readers = link, topic.logs[partition], topic.readers[partition]
+        self._world, self._link = world, link
+        self._log, self._readers = topic.logs[partition], topic.readers[partition]
         self._position, self._take = position, take
         self._paused = self._asked = False
+        self._held_since: float | None = None  # the first pause since records came
         self._open = True
         self._readers.append(self)
         self.look()
@@ -168,6 +178,8 @@ class Fetcher:
     def pause(self, paused: bool) -> None:
         """What is under way is thrown away, as librdkafka does, or fetched on."""
         self._paused = paused
+        if paused and self._held_since is None:
+            self._held_since = self._world.now
         self.look()
 
     def close(self) -> None:
@@ -183,6 +195,10 @@ class Fetcher:
         start = self._position
         records = self._log[start : start + FETCH]
         self._position += len(records)
+        if self._held_since is not None:
+            for record in records:
+                record.held_back_s = max(record.held_back_s, self._world.now - max(record.at_s, self._held_since))
+            self._held_since = None
         self._take(start, records)
         self.look()
 

@@ -36,7 +36,8 @@ class Cascade:
     """A plan come alive.
 
     Attributes:
-        calm: nothing is wrong with the world: nothing ever was, or it has healed.
+        calm: nothing is wrong with the world: nothing ever was, or it has healed, and what went into a bad link
+            has come out of it.
 
     Args:
         plan: what to do.
@@ -82,6 +83,8 @@ class Cascade:
             self.world.after(0.05 + fault.until_s, end)
         self.world.run(0.05 + self.plan.heal_s)
         self.world.say("world", "is healed")
+        lanes = [lane for link in self._links.values() for lane in (link.out, link.back)]
+        self.world.run(max(self.world.now, *(lane.clear_at for lane in lanes)))
         self.world.run(self.world.now + self.plan.shape.session_s + QUIET_S)
         self.calm = True
         self._check_recovery()

@@ -108,7 +108,8 @@ class Consumer:
             return
         assignment = Assignment(self._group.topic.name, partition, epoch)
         position = self._group.committed[partition]
-        fetcher = Fetcher(self.link, self._group.topic, partition, position, partial(self._take, assignment))
+        take = partial(self._take, assignment)
+        fetcher = Fetcher(self._world, self.link, self._group.topic, partition, position, take)
         self._fetchers[assignment] = fetcher
         if self._paused:
             fetcher.pause(True)

@@ -82,7 +82,7 @@ class Device:
             monotonic=lambda: self._world.now,
             twice=shape.twice,
         )
-        Fetcher(link, side.broker.topics[self._address.topic], partition, 0, self._receive)
+        Fetcher(self._world, link, side.broker.topics[self._address.topic], partition, 0, self._receive)
 
     def ask(self, ask: Ask, partition: int | None = None) -> None:
         """Send it, for the first time."""
@@ -149,13 +149,15 @@ class Device:
     def _check_time(self, outcome: Outcome) -> None:
         """While nothing is wrong, whoever asks is answered within its budget and the way there and back.
 
-        What a tier that has only just started does not know of a request's age comes on top (`ClockOffset`).
+        What a tier that has only just started does not know of a request's age comes on top (`ClockOffset`). What
+        a tier with enough in hand leaves with the brokers is answered once it is fetched, if its budget is over.
         """
         attempt = self._attempts[outcome.index]
         if not attempt.calm or outcome.index not in self.open:
             return
-        missed_s = max((r.missed_s for r in self._broker.awaited[self._address, attempt.correlation]), default=0.0)
-        late_s = outcome.latency_s - attempt.budget_s - missed_s - self._delay_s
+        records = self._broker.awaited[self._address, attempt.correlation]
+        allowed_s = max((max(attempt.budget_s + r.missed_s, r.held_back_s) for r in records), default=attempt.budget_s)
+        late_s = outcome.latency_s - allowed_s - self._delay_s
         told = (self._name, outcome.index, late_s, outcome.fault)
         require(outcome.answer is not None and late_s <= 0, "deadline of the device", "%s: %d %.3f s late, %s", *told)
 

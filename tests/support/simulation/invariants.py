@@ -72,7 +72,7 @@ class MachineWatch:
         self._breaker = (machine.way_up.breaker.state, machine.way_up.breaker.epoch)
         self._last_probe = 0.0
         self._bytes = 0
-        self._paused = False
+        self._paused = self._back_full = self._draining = False
         self._most = limits.unsettled + FETCH * process.shape.partitions
 
     def saw(self, event: ev.Event | None, effects: list[ev.Effect], now: float) -> None:
@@ -86,6 +86,10 @@ class MachineWatch:
                 self._hold(token, Held(token, reply_to, correlation, now, body_bytes))
             case ev.SendFailed(token, False, _) if token in self._held:
                 self._held[token].may_repeat = True
+            case ev.BackFull(full):
+                self._back_full = full
+            case ev.Drain():
+                self._draining = True
             case ev.TakenAway(tokens, True):
                 for token in tokens:
                     if token in self._held and self._held[token].end is not None:
@@ -95,6 +99,8 @@ class MachineWatch:
         self._check_breaker(event, effects, now)
         for effect in effects:
             self._check(effect, now)
+        if event is None and self._paused:
+            require(self._has_enough(), "pause", "%s has no reason to take nothing", self._process.name)
 
     def after_step(self) -> None:
         """Nothing is overdue, and everything is within its bounds."""
@@ -108,6 +114,15 @@ class MachineWatch:
         require(len(self._held) <= self._most, "bounds", "%s holds %d deliveries", name, len(self._held))
         held_up = self._paused or self._bytes < self._limits.held_bytes
         require(held_up, "bounds", "%s holds bodies of %d bytes and takes more", name, self._bytes)
+
+    def _has_enough(self) -> bool:
+        """Whether it may leave requests with the brokers: at a bound it stops, at half of it it goes on."""
+        half_full = (
+            len(self._held) > self._limits.unsettled // 2
+            or self._machine.held_bytes > self._limits.held_bytes // 2
+            or self._machine.waiting > self._limits.backlog // 2
+        )
+        return half_full or self._back_full or self._draining
 
     def was_held_up(self) -> None:
         """What was due meanwhile is due now."""

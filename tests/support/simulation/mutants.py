@@ -115,6 +115,14 @@ class HoldsAnyBytes(TierMachine):
         super().__init__(tier, models, replace(limits, held_bytes=2**40), *rest)
 
 
+class PausesTooLong(TierMachine):
+    """Stops taking requests at a bound, and goes on when nothing is left."""
+
+    def _hold_or_resume(self) -> None:
+        if not self._paused or self.idle:
+            super()._hold_or_resume()
+
+
 class SettlesTheForgotten(TierMachine):
     """Settles what goes to another replica without an answer."""
 

@@ -16,13 +16,18 @@ RETRANSMIT_S = 0.2
 
 
 class Lane:
-    """One direction of a link. Messages overtake each other: each draws its own delay."""
+    """One direction of a link. Messages overtake each other: each draws its own delay.
+
+    Attributes:
+        clear_at: when the last of those that it carries now has landed, at the latest.
+    """
 
     def __init__(self, world: World, rng: Random, delay_s: float) -> None:
         self.delay_s = delay_s
         self.factor = 1.0
         self.loss = 0.0
         self.cuts = 0
+        self.clear_at = 0.0
         self._world, self._rng = world, rng
         self._parked: list[Act] = []
 
@@ -31,7 +36,9 @@ class Lane:
         if self.cuts:
             self._parked.append(act)
         else:
-            self._world.after(self._delay(), partial(self._land, act))
+            delay_s = self._delay()
+            self.clear_at = max(self.clear_at, self._world.now + delay_s)
+            self._world.after(delay_s, partial(self._land, act))
 
     def cut(self) -> None:
         """Nothing gets through; cuts add up."""

@@ -232,7 +232,7 @@ class TierProcess:
             for record in records:
                 self.sink(tier, tr.Replied(record.correlation, record.message))
 
-        fetcher = Fetcher(link, replies, partition, len(replies.logs[partition]), take)
+        fetcher = Fetcher(self.world, link, replies, partition, len(replies.logs[partition]), take)
         self._clients.append(SimpleNamespace(kill=fetcher.close))
         sender = self._producer("front", broker, link, FRONT_TIMEOUT_S, lambda: self.shape.send_queue)
         inbox: Any = SimpleNamespace(address=Place(replies.name, partition))
