@@ -15,7 +15,7 @@ import toy_bundle as toy
 from client import WAIT_S
 from commands import Command
 from confluent_kafka import Consumer, TopicPartition
-from groups import wait_for_shares
+from groups import wait_for_commits, wait_for_shares
 from serving_stand import Stand, one_sample
 
 from branchy.brokers.apache_kafka import KafkaCluster
@@ -67,7 +67,7 @@ def serve_two_replicas(stand: Stand, config: Path) -> tuple[Command, Command, Co
     for replica in (first, second):
         replica.wait_for_log("tier edge ready")
     above.wait_for_log("tier hall ready")
-    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS // 2] * 2)
+    wait_for_shares(stand.brokers, topics.group(stand.cascade, "edge"), [PARTITIONS // 2] * 2)
     return first, second, above
 
 
@@ -162,7 +162,7 @@ def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answer
         checked(future.result(WAIT_S))
     slowest_s = max(future.result().latency_s for future in held)
     assert slowest_s > SESSION_S / 2, "no request was in the killed replica's hands"
-    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS // 2] * 2)
+    wait_for_shares(stand.brokers, topics.group(stand.cascade, "edge"), [PARTITIONS // 2] * 2)
     ask_all(device, lambda: None)
     for replica in (second, *replacements):
         assert replica.stop() == 0
@@ -175,7 +175,7 @@ def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for
     device = open_device(stand, deadline_ms=(SESSION_S - 1) * 1e3)
     ask_all(device, lambda: first.process.send_signal(signal.SIGTERM))
     assert first.process.wait(WAIT_S) == 0
-    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS])
+    wait_for_shares(stand.brokers, topics.group(stand.cascade, "edge"), [PARTITIONS])
     assert second.stop() == 0
     assert min(came(first), came(second)) > 0
     assert came(first) + came(second) >= len(SAMPLES)
@@ -188,7 +188,7 @@ def test_two_replicas_share_the_work_and_replies_come_back_to_the_one_that_asked
     replicas = [stand.serve("edge", "--replica", n, "--config", config, ready=False) for n in (0, 1)]
     for tier, name in ((above, "hall"), *((replica, "edge") for replica in replicas)):
         tier.wait_for_log(f"tier {name} ready")
-    wait_for_shares(stand.brokers, f"branchy.{stand.cascade}.edge", [PARTITIONS // 2] * 2)
+    wait_for_shares(stand.brokers, topics.group(stand.cascade, "edge"), [PARTITIONS // 2] * 2)
     device = open_device(stand, deadline_ms=20_000)
     futures = list(submit_spread(device, one_sample(sure=False), 60))
     for future in futures:
@@ -221,10 +221,11 @@ def test_a_device_sends_a_request_again_that_got_no_answer_and_hands_on_one(stan
 
 
 def test_a_request_that_waited_longer_than_its_budget_is_answered_expired(stand):
-    """A tier that is held up, not one that starts: that knows the broker's clock only from its first answer on."""
+    """A tier that is held up, not one that starts: that knows the broker's clock only from an acknowledgement on."""
     edge = stand.serve("edge")
     stand.client.ask(one_sample(sure=True), to="edge")
     assert stand.client.answer()[1].reason == "confident"
+    wait_for_commits(stand.brokers, topics.group(stand.cascade, "edge"), 1)
     with frozen(edge):
         late = stand.client.ask(one_sample(sure=True), to="edge", budget_ms=300.0)
         in_time = stand.client.ask(one_sample(sure=True), to="edge", budget_ms=20_000.0)
