@@ -6,7 +6,6 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Hashable
 from itertools import count
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -249,7 +248,7 @@ class _Group:
     def took(self, item_s: float) -> None:
         """A job of its last batch took so long."""
         self.recent.append(item_s)
-        self.item_s = median(self.recent)
+        self.item_s = sorted(self.recent)[len(self.recent) // 2]
 
     @property
     def first(self) -> tuple[float, int]:

@@ -50,6 +50,7 @@ Headers = Sequence[tuple[str, bytes]]
 T = TypeVar("T")
 _DTYPES = get_args(DType)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_READ = frozenset(("ce_type", "content-type", "branchy-model", "branchy-stage", "branchy-budget-ms", "traceparent"))
 _TRAVELS = frozenset(np.dtype(name) for name in _DTYPES)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -220,7 +221,7 @@ def _read_headers(headers: Headers) -> dict[str, str]:
     total = 0
     for name, value in headers:
         total += len(name) + len(value or b"")
-        if name not in out and name.startswith(("ce_", "branchy-", "content-type", "traceparent")):
+        if name in _READ and name not in out:
             try:
                 out[name] = (value or b"").decode("utf-8")
             except UnicodeDecodeError:

@@ -81,7 +81,8 @@ class Executor:
         outputs: Mapping[str, Array] = {}
         if inputs:
             try:
-                outputs = self._engines[work.model, work.stage].run(np.array(inputs))
+                batch = inputs[0][np.newaxis] if len(inputs) == 1 else np.array(inputs)
+                outputs = self._engines[work.model, work.stage].run(batch)
             except Exception as error:  # whatever a model raises fails its batch, never the tier
                 if not isinstance(error, BranchyError):
                     log.exception("stage %s failed on a batch of %d", work.stage, len(inputs))

@@ -110,6 +110,12 @@ def test_a_verdict_is_the_likeliest_class_with_its_probability(batch, temperatur
         assert verdict.sure == s
 
 
+@given(logits, temperatures, st.sampled_from(POLICIES))
+def test_a_sample_gets_the_same_verdict_alone_and_in_a_batch(batch, temperature, policy):
+    settings = ExitSettings(policy, 0.5, temperature)
+    assert judge(batch, settings) == [judge(row[None], settings)[0] for row in batch]
+
+
 def test_a_verdict_is_of_plain_python_types_for_the_wire():
     verdict = judge(np.array([[0.0, 1.0]], np.float16), ExitSettings())[0]
     assert [type(v) for v in (verdict.index, verdict.confidence, verdict.sure)] == [int, float, bool]

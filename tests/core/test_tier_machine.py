@@ -439,6 +439,17 @@ def test_logits_that_are_not_finite_fail_their_own_request_only():
     assert answer_of(tier, 1).reason == "confident"
 
 
+@pytest.mark.parametrize("large", [1e20, 3.4e38])
+def test_logits_whose_squares_are_not_finite_are_judged_as_any(large):
+    tier = world()
+    tier.arrive(w.request(tier.stages, 1))
+    tier.advance()
+    (work,) = tier.works
+    tier.compute(work, [(-large, 0.0, large)], {})
+    answer = answer_of(tier, 0)
+    assert (answer.reason, answer.index) == ("confident", 2)
+
+
 def test_a_later_stage_that_fails_leaves_the_earlier_prediction():
     tier = world("two")
     token = tier.arrive(w.request(tier.stages, 1))

@@ -67,8 +67,13 @@ def open_envelope(
         headers: as they came; a header without a value is taken for an empty one.
         complaint: why a reply address is not allowed, None when it is.
     """
-    own = {name: value or b"" for name, value in reversed(headers) if name in _OWN}
-    rest = [(name, value or b"") for name, value in headers if name not in _OWN]
+    own: dict[str, bytes] = {}
+    rest = []
+    for name, value in headers:
+        if name in _OWN:
+            own.setdefault(name, value or b"")
+        else:
+            rest.append((name, value or b""))
     correlation = own.get(CORRELATION)
     if REPLY_TOPIC not in own:
         return Envelope(rest, correlation, None, None)
