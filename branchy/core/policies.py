@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,3 +105,13 @@ def judge(logits: Array, settings: ExitSettings) -> list[Verdict]:
         Verdict(index, confidence, tuple(row), is_sure(score_, settings))
         for index, confidence, row, score_ in zip(indices, confidences, rows, scores, strict=True)
     ]
+
+
+def judge_finite(logits: Array, settings: ExitSettings) -> list[Verdict | None]:
+    """As `judge`, with None for a sample whose logits are not all finite."""
+    values = cast(Any, logits)
+    if math.isfinite(np.vdot(values, values)):  # the quickest look; what overflows here is looked at closely
+        return [*judge(logits, settings)]
+    finite = np.isfinite(values).all(axis=-1)
+    verdicts = judge(np.where(finite[:, None], values, 0.0), settings)
+    return [v if ok else None for v, ok in zip(verdicts, finite, strict=True)]

@@ -10,27 +10,23 @@ Each token it is given gets exactly one terminal effect: `SendAnswer`, `DeadLett
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Literal, cast
 
-import numpy as np
-
 from branchy.core import tier_events as ev
 from branchy.core.cascade import Array, StageSpec
 from branchy.core.deadline import Deadline
 from branchy.core.histogram import Histogram
-from branchy.core.jobs import NOTHING, Job, Key, WorkQueue
+from branchy.core.job_table import JobTable
+from branchy.core.jobs import NOTHING, Job, WorkQueue
 from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, is_certified
 from branchy.core.outbox import Outbox
-from branchy.core.policies import Verdict, judge
+from branchy.core.policies import Verdict, judge_finite
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.core.way_up import WayUp
-from branchy.core.wire import check_tensor
 from branchy.errors import WireError
 
 LATENCY_BOUNDS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 10e3, 30e3)
@@ -60,13 +56,10 @@ class TierMachine:
         self._models = {m.digest: m for m in models}
         self._limits = limits
         self._free_workers = workers
-        self._jobs: dict[Key, Job] = {}
-        self._by_token: dict[ev.Token, Job] = {}
+        self._jobs = JobTable()
         self._outbox = Outbox()
-        self._job_bytes = 0
         self._queue = WorkQueue()
         self._works: dict[int, tuple[list[Job], float]] = {}
-        self._timers: list[tuple[float, int, Job]] = []
         self._numbers = count()
         self._paused = False
         self._back_full = False
@@ -95,10 +88,7 @@ class TierMachine:
 
     def advance(self, now: float) -> list[ev.Effect]:
         """Let time pass: due fallbacks and expiries, a batch where a worker is free, pause and resume."""
-        while self._timers and self._timers[0][0] <= now:
-            job = heapq.heappop(self._timers)[2]
-            if job.ended:
-                continue
+        while (job := self._jobs.due(now)) is not None:
             if job.verdict is not None:
                 if job.phase == "pending":
                     self._count_outcome(job, False, now)
@@ -113,16 +103,13 @@ class TierMachine:
 
     def wakeup(self) -> float | None:
         """When to call `advance` again if nothing happens before; None when nothing is due."""
-        while self._timers and self._timers[0][2].ended:
-            heapq.heappop(self._timers)
-        due = self._timers[0][0] if self._timers else None
-        kept = self._outbox.due
+        due, kept = self._jobs.next_due, self._outbox.due
         return due if kept is None else kept if due is None else min(due, kept)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way and every answer and dead letter is acknowledged."""
-        return not self._by_token and not self._outbox
+        return not self._jobs and not self._outbox
 
     @property
     def pending(self) -> int:
@@ -137,12 +124,12 @@ class TierMachine:
     @property
     def unsettled(self) -> int:
         """Deliveries that are under way, or whose answer or dead letter is not acknowledged yet."""
-        return len(self._by_token) + len(self._outbox)
+        return len(self._jobs) + len(self._outbox)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of bodies and inputs of what is under way, or goes to the dead letters."""
-        return self._job_bytes + self._outbox.body_bytes
+        return self._jobs.held_bytes + self._outbox.body_bytes
 
     def oldest_waiting_s(self, now: float) -> float:
         """Age of the request that waits longest to be computed, its time in the queue included; 0 when none waits."""
@@ -151,7 +138,7 @@ class TierMachine:
 
     def holds(self, token: ev.Token) -> bool:
         """Whether this token's answer or dead letter is not acknowledged yet."""
-        return token in self._by_token or self._outbox.holds(token)
+        return token in self._jobs or self._outbox.holds(token)
 
     # --- arrivals ------------------------------------------------------------------------------------------------
 
@@ -174,37 +161,18 @@ class TierMachine:
             self._accept(event, model, deadline, now)
 
     def _accept(self, event: ev.Came, model: TierModel, deadline: Deadline, now: float) -> None:
-        request, first = event.request, model.stages[0]
-        if request.stage != first.name:
-            text = f"expected stage {first.name}, got {request.stage[:80]}"
-            self._on_malformed(_malformed(event, "stage", text), now)
-            return
-        sample: Array | EncodedSample
-        if not isinstance(request.payload, EncodedSample):
-            try:
-                sample = check_tensor(request.payload, first.inputs[0].tensor, first.input)
-            except WireError as error:
-                self._on_malformed(_malformed(event, error.code, str(error)), now)
-                return
-        elif first.inputs[0].stage is None:
-            sample = request.payload
-        else:
-            self._on_malformed(_malformed(event, "content-type", f"stage {first.name} takes no image"), now)
+        try:
+            sample = model.first_input(event.request)
+        except WireError as error:
+            self._on_malformed(_malformed(event, error.code, str(error)), now)
             return
         job = Job(event, deadline, sample, now)
-        older = self._same(job)
+        older = self._jobs.same(job)
         if older is not None:
             self._replace(older, event, deadline)
             return
-        self._jobs[job.key] = self._by_token[job.token] = job
-        self._job_bytes += job.held_bytes
-        self._watch(job)
+        self._jobs.add(job)
         self._queue.push(job)
-
-    def _same(self, job: Job) -> Job | None:
-        """The one under way whose answer is this one's too."""
-        older = self._jobs.get(job.key)
-        return older if older is not None and older.same_as(job) else None
 
     def _replace(self, job: Job, event: ev.Came, deadline: Deadline) -> None:
         """The same attempt again (redelivered, or written twice): the newer delivery takes the older one's place.
@@ -213,12 +181,10 @@ class TierMachine:
         """
         self.counters["again"] += 1
         self._out.append(ev.Forget(job.token, superseded=True))
-        del self._by_token[job.token]
-        self._by_token[event.token] = job
-        job.token = event.token
+        self._jobs.move(job, event.token)
         if deadline.expires < job.deadline.expires:  # its age was not known before
             job.deadline = deadline
-            self._watch(job)
+            self._jobs.watch(job)
 
     def _on_malformed(self, event: ev.Malformed, now: float) -> None:
         self.counters[f"malformed.{event.code}"] += 1
@@ -273,7 +239,7 @@ class TierMachine:
                 job.verdict, job.exit = verdict, stage.name
             self._decide(job, model, stage, event.outputs, row, now)
             if not job.ended:
-                self._watch(job)  # it has a prediction to fall back to now, in time for the way back
+                self._jobs.watch(job)  # it has a prediction to fall back to now, in time for the way back
 
     def _judge(
         self, stage: StageSpec, model: TierModel, outputs: Mapping[str, Array], done: Sequence[Job]
@@ -281,13 +247,7 @@ class TierMachine:
         """A verdict a row, None for one whose logits are not finite; None for a stage without an exit."""
         if stage.logits is None or not done:
             return None
-        logits, settings = outputs[stage.logits.name], model.exits[stage.name]
-        values = cast(Any, logits)
-        if math.isfinite(np.vdot(values, values)):  # the quickest look; what overflows here is looked at closely
-            return [*judge(logits, settings)]
-        finite = np.isfinite(values).all(axis=-1)
-        verdicts = judge(np.where(finite[:, None], values, 0.0), settings)
-        return [v if ok else None for v, ok in zip(verdicts, finite, strict=True)]
+        return judge_finite(outputs[stage.logits.name], model.exits[stage.name])
 
     def _decide(
         self, job: Job, model: TierModel, stage: StageSpec, outputs: Mapping[str, Array], row: int, now: float
@@ -307,7 +267,7 @@ class TierMachine:
                 self._answer_here(job, "overload", now)
             else:
                 job.position += 1
-                self._job_bytes += job.take(activation)
+                self._jobs.feed(job, activation)
                 self._queue.push(job)
 
     # --- the way up ----------------------------------------------------------------------------------------------
@@ -325,7 +285,7 @@ class TierMachine:
             self._answer_here(job, "unreachable", now)
             return
         correlation = self.way_up.begin(job, ticket, now)
-        self._job_bytes += job.take(NOTHING)  # its exits are through
+        self._jobs.feed(job, NOTHING)  # its exits are through
         uplink, came = cast(Any, stage.uplink), job.request.payload
         payload: Mapping[str, Array] | EncodedSample = {cast(Any, stage.activation).name: activation}
         if uplink.kind == "sample" and isinstance(came, EncodedSample) and len(came.data) < activation.nbytes:
@@ -445,12 +405,8 @@ class TierMachine:
             self._queue.discard(job)
         elif job.phase == "pending":
             self.way_up.end(job)
-        if self._jobs.get(job.key) is job:  # else it gave way to one that came later under the same ids
-            del self._jobs[job.key]
-        del self._by_token[job.token]
-        self._job_bytes -= job.held_bytes
         request = job.request
-        job.end()
+        self._jobs.remove(job)
         return request
 
     # --- settling ------------------------------------------------------------------------------------------------
@@ -477,7 +433,7 @@ class TierMachine:
 
     def _on_taken_away(self, event: ev.TakenAway, now: float) -> None:
         for token in event.tokens:
-            job = self._by_token.get(token)
+            job = self._jobs.get(token)
             if job is None:
                 self._outbox.taken_away(token, event.lost)
             elif job.verdict is not None and not event.lost:
@@ -489,7 +445,7 @@ class TierMachine:
     def _on_drain(self, event: ev.Drain, now: float) -> None:
         """Nothing goes up any more: what has a prediction is answered now, what waits once it is computed."""
         self._draining = True
-        for job in list(self._by_token.values()):
+        for job in self._jobs:
             if job.verdict is not None and job.phase != "computing":
                 self._answer_here(job, "handover", now)
         self._out.append(ev.PurgeFront())
@@ -517,15 +473,6 @@ class TierMachine:
             or self.unsettled >= limits.unsettled // part + over
             or self.held_bytes >= limits.held_bytes // part + over
         )
-
-    # --- small things --------------------------------------------------------------------------------------------
-
-    def _watch(self, job: Job) -> None:
-        """Look at the job again when it is due; timers of jobs that are done are swept out before they pile up."""
-        if len(self._timers) > 4 * len(self._by_token) + 1024:
-            self._timers = [timer for timer in self._timers if not timer[2].ended]
-            heapq.heapify(self._timers)
-        heapq.heappush(self._timers, (job.due, next(self._numbers), job))
 
     def _take_effects(self) -> list[ev.Effect]:
         out, self._out = self._out, []

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from branchy.core.cascade import ExitSettings, StageSpec
+from branchy.core.cascade import Array, ExitSettings, StageSpec
+from branchy.core.messages import EncodedSample, Request
+from branchy.core.wire import check_tensor
+from branchy.errors import WireError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,22 @@ class TierModel:
     def last(self) -> bool:
         """Whether there is nothing further up."""
         return not self.stages[-1].successors
+
+    def first_input(self, request: Request) -> Array | EncodedSample:
+        """What a request brings for the first stage.
+
+        Raises:
+            WireError: `stage` for another stage; `content-type` for an image where the stage takes no sample;
+                else as `check_tensor`.
+        """
+        first, payload = self.stages[0], request.payload
+        if request.stage != first.name:
+            raise WireError("stage", f"expected stage {first.name}, got {request.stage[:80]}")
+        if not isinstance(payload, EncodedSample):
+            return check_tensor(payload, first.inputs[0].tensor, first.input)
+        if first.inputs[0].stage is not None:
+            raise WireError("content-type", f"stage {first.name} takes no image")
+        return payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -600,7 +600,7 @@ def test_what_has_ended_keeps_no_payload_whatever_still_refers_to_it():
     del request
     compute_all(tier, w.SURE)
     assert answer_of(tier, token)
-    assert len(tier.machine._timers) == 1
+    assert len(tier.machine._jobs._timers) == 1
     assert payload() is None
 
 
@@ -612,7 +612,7 @@ def test_timers_of_finished_requests_do_not_pile_up():
         tier.handle(ev.Acknowledged(token))
         del tier.tokens[token], tier.sends[token]
         tier.tokens[token] = w.Delivery("", "", b"", 1e9, terminal=True, acknowledged=True)
-    assert len(tier.machine._timers) <= 1100
+    assert len(tier.machine._jobs._timers) <= 1100
 
 
 # --- settling and hand-over ------------------------------------------------------------------------------------------

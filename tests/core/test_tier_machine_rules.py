@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from branchy.core import tier_events as ev
+from branchy.core.job_table import JobTable
 from branchy.core.tier_machine import TierMachine
 
 TestTierRules = tier_world.TierRules.TestCase
@@ -36,36 +37,55 @@ class AnswersTwice(TierMachine):
             self._send(job.token, ev.SendAnswer(job.token, job.reply_to, job.correlation, answer, None))
 
 
+class NeverDue(JobTable):
+    def watch(self, job):
+        pass
+
+
 class ForgetsDeadlines(TierMachine):
     """Never looks at the time."""
 
-    def _watch(self, job):
-        pass
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._jobs = NeverDue()
 
 
 class LosesTheReplaced(TierMachine):
     """Drops the older delivery of a request that came again, without a word."""
 
     def _replace(self, job, event, deadline):
-        del self._by_token[job.token]
-        self._by_token[event.token] = job
-        job.token = event.token
+        self._jobs.move(job, event.token)
+
+
+class SameIds(JobTable):
+    """Takes the same ids from the same reply address for the same request."""
+
+    def same(self, job):
+        return next((other for other in self if other.key == job.key), None)
 
 
 class ReplacesAcrossPayloads(TierMachine):
-    """Takes the same ids from the same reply address for the same request."""
+    """Lets a delivery give way to one of another sample."""
 
-    def _same(self, job):
-        return self._jobs.get(job.key)
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._jobs = SameIds()
+
+
+class SameRequests(JobTable):
+    """Takes the same request from the same reply address for the same attempt."""
+
+    def same(self, job):
+        others = (other for other in self if other.reply_to == job.reply_to)
+        return next((other for other in others if other.request.same_as(job.request)), None)
 
 
 class ReplacesAcrossAttempts(TierMachine):
-    """Takes the same request from the same reply address for the same attempt."""
+    """Lets a delivery give way to one of another attempt."""
 
-    def _same(self, job):
-        return next(
-            (j for j in self._jobs.values() if j.reply_to == job.reply_to and j.request.same_as(job.request)), None
-        )
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._jobs = SameRequests()
 
 
 class SettlesTheForgotten(TierMachine):

@@ -7,6 +7,7 @@ from typing import Any
 
 from branchy.core import tier_events as ev
 from branchy.core.breaker import Breaker
+from branchy.core.job_table import JobTable
 from branchy.core.messages import Answer
 from branchy.core.requester import Outcome, Requester
 from branchy.core.tier_machine import TierMachine
@@ -27,11 +28,19 @@ class CommitsEarly(TierMachine):
         return [effect]
 
 
+class NeverDue(JobTable):
+    """No alarm is set."""
+
+    def watch(self, job: Any) -> None:
+        """Nothing."""
+
+
 class ForgetsDeadlines(TierMachine):
     """Waits for its own computing and for the front for as long as they take."""
 
-    def _watch(self, job: Any) -> None:
-        """No alarm is set."""
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._jobs = NeverDue()
 
 
 class AnswersTwice(TierMachine):
@@ -77,25 +86,39 @@ class LosesTheReplaced(TierMachine):
     """Drops the older delivery of a request that came again, without a word."""
 
     def _replace(self, job: Any, event: ev.Came, deadline: Any) -> None:
-        del self._by_token[job.token]
-        self._by_token[event.token] = job
-        job.token = event.token
+        self._jobs.move(job, event.token)
+
+
+class SameIds(JobTable):
+    """Takes the same id at the same reply address for the same request, whatever its sample."""
+
+    def same(self, job: Any) -> Any:
+        ids = (job.reply_to, job.request.id)
+        return next((other for other in self if (other.reply_to, other.request.id) == ids), None)
 
 
 class ReplacesAcrossPayloads(TierMachine):
-    """Takes the same id at the same reply address for the same request, whatever its sample."""
+    """Lets a delivery give way to one of another sample."""
 
-    def _same(self, job: Any) -> Any:
-        ids = (job.reply_to, job.request.id)
-        return next((other for other in self._jobs.values() if (other.reply_to, other.request.id) == ids), None)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._jobs = SameIds()
+
+
+class SameSamples(JobTable):
+    """Takes the same id and sample at the same reply address for the same attempt."""
+
+    def same(self, job: Any) -> Any:
+        others = (other for other in self if other.reply_to == job.reply_to)
+        return next((other for other in others if other.request.same_as(job.request)), None)
 
 
 class ReplacesAcrossDevices(TierMachine):
-    """Takes the same id and sample at the same reply address for the same attempt."""
+    """Lets a delivery give way to one of another device."""
 
-    def _same(self, job: Any) -> Any:
-        others = (other for other in self._jobs.values() if other.reply_to == job.reply_to)
-        return next((other for other in others if other.request.same_as(job.request)), None)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._jobs = SameSamples()
 
 
 class AnswersById(TierMachine):
