@@ -215,14 +215,25 @@ class CsvReport:
             self._writer.writerow(row.cells(self._titles))
             self._file.flush()
         except OSError as error:
-            raise BranchyError(f"cannot write results to {self.path}: {error.strerror}") from None
+            raise self._not_written(error) from None
         self.rows += 1
 
     def close(self) -> None:
-        """Close the file; one that was made for this and got no row is removed."""
-        self._file.close()
-        if not self.rows and self._is_new:
-            self.path.unlink(missing_ok=True)
+        """Close the file; one that was made for this and got no row is removed.
+
+        Raises:
+            BranchyError: as `write`; what could not be written is tried once more.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._not_written(error) from None
+        finally:
+            if not self.rows and self._is_new:
+                self.path.unlink(missing_ok=True)
+
+    def _not_written(self, error: OSError) -> BranchyError:
+        return BranchyError(f"cannot write results to {self.path}: {error.strerror}")
 
     def __enter__(self) -> CsvReport:
         """Itself."""
@@ -230,7 +241,11 @@ class CsvReport:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Close it; the rows written so far stay."""
-        self.close()
+        try:
+            self.close()
+        except BranchyError:
+            if error is None:  # else that one ended the block: a row that `write` could not write fails here again
+                raise
 
 
 @dataclass(frozen=True, slots=True)

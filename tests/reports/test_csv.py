@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from branchy.core.messages import Answer, Hop
-from branchy.errors import ReportError, UsageError
+from branchy.errors import BranchyError, ReportError, UsageError
 from branchy.reports.csv import CsvReport, Row, TierCells, read_csv
 
 TIERS = ("edge", "fog", "cloud")
+FULL_DISK = Path("/dev/full")
+NOT_WRITTEN = "^cannot write results to /dev/full: No space left on device$"
+needs_full_disk = pytest.mark.skipif(not FULL_DISK.exists(), reason=f"no {FULL_DISK} here")
 ORIGINAL = (
     "Test;Expected_result;Prediction_Time;Edge_Prediction;Edge_Computation_Time;Edge_Prediction_Time;"
     "Fog_Prediction;Fog_Computation_Time;Fog_Prediction_Time;"
@@ -168,6 +171,33 @@ def test_the_first_row_replaces_what_was_there(tmp_path):
 def test_a_device_file_can_be_written():
     with CsvReport(Path("/dev/null"), TIERS) as report:
         report.write(Row(0, 1, None, "a"))
+
+
+@needs_full_disk
+def test_a_full_disk_is_a_failure_in_one_line():
+    with pytest.raises(BranchyError, match=NOT_WRITTEN), CsvReport(FULL_DISK, TIERS) as report:
+        report.write(Row(0, 1, None, "a"))
+
+
+@pytest.fixture
+def unwritten():
+    """A report whose buffer holds a row that the disk had no room for."""
+    report = CsvReport(FULL_DISK, TIERS)
+    with pytest.raises(BranchyError, match=NOT_WRITTEN):
+        report.write(Row(0, 1, None, "a"))
+    return report
+
+
+@needs_full_disk
+def test_a_row_that_could_not_be_written_is_told_of_again_when_the_file_is_closed(unwritten):
+    with pytest.raises(BranchyError, match=NOT_WRITTEN):
+        unwritten.close()
+
+
+@needs_full_disk
+def test_an_error_under_way_is_not_replaced_by_one_of_closing_the_file(unwritten):
+    with pytest.raises(KeyboardInterrupt), unwritten:
+        raise KeyboardInterrupt
 
 
 def test_tiers_that_would_share_columns_are_refused(tmp_path):
