@@ -143,6 +143,9 @@ def runs_as_certified(
     for what is written in the bundle, which all tiers have: it must run with the bundle's own. The last exit
     answers whatever its threshold is. The full model alone is never certified.
 
+    What was certified begins at the first stage. A tier that takes samples cannot tell one that comes from the
+    tier before it from one that skipped that: who asks it directly has to leave the mark aside.
+
     Args:
         certificate: the bundle's.
         spec: the bundle's cascade, as it was certified.

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -87,8 +88,13 @@ class Device:
 
     @property
     def has_certificate(self) -> bool:
-        """Whether something was promised of what it asks: of the bundle's cascade, never of its full model alone."""
-        return self.bundle.manifest.certificate is not None and self.stage.name != FULL
+        """Whether something was promised of what it asks.
+
+        That is the bundle's whole cascade: not its full model, and not what is left behind a tier that is asked
+        directly, which gets samples that the exits before it would have kept. Where it is False, no answer is
+        handed on as `certified`.
+        """
+        return self.bundle.manifest.certificate is not None and self.stage.name == self.bundle.spec.stages[0].name
 
     def _connect(self, settings: DeviceSettings, timeout_s: float, link: tr.Link, stack: ExitStack) -> None:
         """Open inbox and sender; the inbox is ready before anything is sent."""
@@ -296,6 +302,8 @@ class Device:
         match event:
             case tr.Replied(correlation, message):
                 answer = _read(message)
+                if answer is not None and not self.has_certificate:
+                    answer = replace(answer, certified=False)  # a tier cannot know that it is the first asked
                 with self._lock:
                     return self._requester.take(correlation, answer, now)
             case tr.Sent(bytes() as correlation, tr.SendError(text)):

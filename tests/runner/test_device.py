@@ -3,6 +3,7 @@ import logging
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from uuid import UUID
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from fake_tier import FakeTier, good_answer, sample, settings, toy_bundle
 
+from branchy.core.cascade import Uplink
+from branchy.core.certificate import Certificate, CertifiedThresholds
 from branchy.core.messages import EncodedSample
 from branchy.core.requester import Schedule
 from branchy.errors import (
@@ -28,6 +31,23 @@ from branchy.transport.memory import MemoryBroker, MemoryLink
 
 TIMEOUT_S = 30.0
 UNLABELLED = {"label": None, "index": None, "confidence": None}
+CERTIFICATE = Certificate(
+    loss="gap",
+    guarantee="probability",
+    method="binomial",
+    alpha=0.01,
+    delta=0.05,
+    samples=5000,
+    dataset="toy",
+    data_sha256="0" * 64,
+    seed=0,
+    formats={"edge": "litert", "cloud": "litert"},
+    uplinks={"edge": Uplink("sample", "uint8")},
+    policy="max_prob",
+    temperatures={"edge": 1.0, "cloud": 1.0},
+    cost="bytes",
+    certified=(CertifiedThresholds({"edge": 0.8}, 0.0, 1.0),),
+)
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +373,26 @@ def test_the_full_model_is_a_tier_of_its_own(bundle, broker):
         assert device.tiers == ("full",)
         assert device.ask(sample(1)).tier == "full"
     assert tier.asked[0].request.stage == "full"
+
+
+@pytest.mark.parametrize(("tier", "certified"), [("edge", True), ("cloud", False), ("full", False)])
+def test_only_what_went_through_the_whole_cascade_is_certified(bundle, broker, tier, certified):
+    edge, cloud = bundle.spec.stages
+    takes_samples = replace(cloud, inputs=edge.inputs, input=edge.input)
+    sends_samples = replace(edge, activation=edge.input, uplink=Uplink("sample", "uint8"))
+    cascade = replace(bundle.spec, stages=(sends_samples, takes_samples))
+    promised = replace(bundle, manifest=replace(bundle.manifest, cascade=cascade, certificate=CERTIFICATE))
+    with (
+        FakeTier(broker, lambda asked: asked.reply(good_answer(asked.request, tier=tier, certified=True)), tier=tier),
+        Device(promised, settings(bundle, tier=tier, deadline_ms=30_000), broker.link("back")) as device,
+    ):
+        assert device.ask(sample(1)).certified == device.has_certificate == certified
+
+
+def test_where_nothing_was_promised_nothing_is_certified(broker, device):
+    with FakeTier(broker, lambda asked: asked.reply(good_answer(asked.request, certified=True))):
+        assert not device.ask(sample(1)).certified
+    assert not device.has_certificate
 
 
 def test_another_cascade_name_is_another_queue(bundle, broker):
