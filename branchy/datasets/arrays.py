@@ -156,7 +156,7 @@ def _samples(path: Path, key: str, array: NDArray[Any]) -> Array:
 def _labels(path: Path, key: str, array: NDArray[Any], *, one_hot: bool) -> Indices:
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
         return _hot(path, key, array, allowed=one_hot)
-    if array.dtype.kind not in "iu" or array.size != len(array):
+    if array.dtype.kind not in "iu" or array.ndim == 0 or array.size != len(array):
         raise DatasetUsageError(
             f"{path}: {key}: expected class indices, (n,) whole numbers, got {array.dtype} {array.shape}"
         )
@@ -198,8 +198,10 @@ def _range(path: Path, declared: NDArray[Any] | None, arrays: list[Array]) -> tu
                 f"{path}: samples are floats: add an array 'range' with their lowest and highest value"
             )
         return 0.0, 255.0
-    if declared.size != 2 or declared.dtype.kind not in "iuf" or not declared.ravel()[0] < declared.ravel()[1]:
-        raise DatasetUsageError(f"{path}: range: expected two numbers, low and high, got {declared.tolist()!s:.60}")
+    if declared.size != 2 or declared.dtype.kind not in "iuf" or not _has_span(declared.ravel()):
+        raise DatasetUsageError(
+            f"{path}: range: expected two numbers, low and high, finite in float32, got {declared.tolist()!s:.60}"
+        )
     low, high = (float(v) for v in declared.ravel())
     for array in arrays:
         least, most = float(np.min(array)), float(np.max(array))
@@ -208,3 +210,10 @@ def _range(path: Path, declared: NDArray[Any] | None, arrays: list[Array]) -> tu
                 f"{path}: expected values in the declared range {low:g}..{high:g}, got {least:g}..{most:g}"
             )
     return low, high
+
+
+def _has_span(declared: NDArray[Any]) -> bool:
+    """Whether samples can be scaled by high - low: 0 and infinity, in their float32, would leave nothing of them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = declared.astype(np.float32)
+        return bool(0 < high - low < np.inf)
