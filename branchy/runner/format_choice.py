@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 TOLERANCE = 0.01
 """How much less accurate than in float32 an exit may be, as a share of the samples."""
 ROUNDS = 50
-"""Samples that each format computes, one at a time, to be timed, unless they take longer than
-LIMIT_S seconds together."""
+"""How often each format is timed, always with the same sample, unless that takes longer than `LIMIT_S`."""
 LIMIT_S = 2.0
+"""Seconds a format after which no further round begins."""
 
 K = TypeVar("K")
 
