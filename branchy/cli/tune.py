@@ -21,20 +21,16 @@ from branchy.cli import format_option, policy_option
 @click.option("--target-cost", type=float, metavar="N", help="The most accurate with this mean cost a sample.")
 @click.option("--alpha", type=float, help="The cheapest certified to lose at most this, such as 0.01.")
 @click.option("--certified", type=int, metavar="N", help="Number N of BUNDLE's own certified; takes no DATASET.")
-@click.option("--delta", type=float, default=0.05, show_default=True, help="Probability that a promise fails.")
+@click.option("--delta", type=float, help="Probability that a promise fails.  [default: 0.05]")
 @click.option(
     "--loss",
     type=click.Choice(["gap", "disagreement", "error"]),
-    default="gap",
-    show_default=True,
-    help="gap and disagreement are to the full model.",
+    help="gap and disagreement are to the full model.  [default: gap]",
 )
 @click.option(
     "--guarantee",
     type=click.Choice(["probability", "expected"]),
-    default="probability",
-    show_default=True,
-    help="expected: on average only; has no delta.",
+    help="expected: on average only; has no delta.  [default: probability]",
 )
 @click.option("--bound", type=click.Choice(["binomial", "betting"]), help="The test.  [default: the better one]")
 @click.option("--cost", type=click.Choice(["bytes", "flops"]), default="bytes", show_default=True, help="Of a sample.")

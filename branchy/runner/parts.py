@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from branchy.datasets import Dataset, Part, stratified
@@ -33,6 +35,11 @@ def divide(data: Dataset, validation_split: float, seed: int) -> dict[str, Part]
     return {**parts, "certify": certify, "test": data.test}
 
 
+def splits(parts: Mapping[str, Part]) -> dict[str, Split]:
+    """What a manifest keeps of parts, by name: they can be told from any other; raises `DatasetError`."""
+    return {name: Split(len(part), part.digest()) for name, part in parts.items()}
+
+
 def tuning_parts(bundle: Bundle, data: Dataset, *, unseen: bool, seed: int) -> tuple[Part, Part]:
     """The samples to choose thresholds by, and others to certify them with; no test sample is among them.
 
@@ -43,13 +50,23 @@ def tuning_parts(bundle: Bundle, data: Dataset, *, unseen: bool, seed: int) -> t
         seed: of that.
 
     Raises:
-        UsageError: the data set is not as it was at training, or has too few samples.
+        UsageError: the data set is not as it was at training, or is and was said to be unseen; or it has too
+            few samples.
+        DatasetError: it cannot be read.
     """
+    left = _left_by_training(bundle, data)
     if unseen:
+        if left is not None:
+            raise UsageError(f"data set {data.name}: the bundle was trained on it; leave --unseen out")
         tune, certify = _at_random(data.pool, HELD_OUT["tune"] / (HELD_OUT["tune"] + HELD_OUT["certify"]), seed)
+    elif left is not None:
+        tune, certify = left
     else:
-        parts = _parts_of_training(bundle, data)
-        tune, certify = parts["tune"], parts["certify"]
+        trained_on = bundle.manifest.training.dataset
+        raise UsageError(
+            f"data set {data.name}: what training kept for this is not in it as it was (it was trained on "
+            f"{trained_on}), so what was trained on cannot be left out; if none of its samples were, pass --unseen"
+        )
     if len(tune) == 0 or len(certify) == 0:
         raise UsageError(
             f"data set {data.name}: expected samples to tune and to certify with, got {len(tune)} and {len(certify)}; "
@@ -58,16 +75,16 @@ def tuning_parts(bundle: Bundle, data: Dataset, *, unseen: bool, seed: int) -> t
     return tune, certify
 
 
-def _parts_of_training(bundle: Bundle, data: Dataset) -> dict[str, Part]:
-    training, splits = bundle.manifest.training, bundle.manifest.splits
-    if training.validation_split is not None:
-        parts = divide(data, training.validation_split, training.seed)
-        if {name: Split.of(part.indices) for name, part in parts.items()} == splits:
-            return parts
-    raise UsageError(
-        f"data set {data.name}: it is not divided as that which the bundle was trained on ({training.dataset}), "
-        "so what was trained on cannot be left out; if none of its samples were, pass --unseen"
-    )
+def _left_by_training(bundle: Bundle, data: Dataset) -> tuple[Part, Part] | None:
+    """The parts that training kept to tune and to certify with; None where this is not the data that it divided."""
+    training, known = bundle.manifest.training, bundle.manifest.splits
+    if training.validation_split is None:
+        return None
+    parts = divide(data, training.validation_split, training.seed)
+    held_out = {name: parts[name] for name in ("tune", "certify")}
+    if any(known.get(name) != split for name, split in splits(held_out).items()):
+        return None
+    return held_out["tune"], held_out["certify"]
 
 
 def _at_random(part: Part, share: float, seed: int) -> tuple[Part, Part]:

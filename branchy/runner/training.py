@@ -25,11 +25,11 @@ from branchy.runner.architecture import as_it_came, build_network
 from branchy.runner.calibration import Thresholds
 from branchy.runner.fitting import computes_mixed, fit_network, remove_checkpoint
 from branchy.runner.packing import Packer
-from branchy.runner.parts import divide
+from branchy.runner.parts import divide, splits
 from branchy.runner.recipe import Recipe
 from branchy.runner.training_summary import Summary
 from branchy.runner.uplink_search import check_room, searched
-from branchy.store.manifest import Split, TrainingInfo
+from branchy.store.manifest import TrainingInfo
 from branchy.store.writer import check_target, write_bundle
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def fit_and_write(
         out,
         packer.fill,
         training=TrainingInfo(options.command, options.seed, data.name, __version__, options.validation_split),
-        splits={part_name: Split.of(part.indices) for part_name, part in parts.items()},
+        splits=splits(parts),
         golden=packer.golden(),
         overwrite=options.overwrite,
     )

@@ -23,6 +23,9 @@ from branchy.runner.tuning_summary import Tuned
 from branchy.store.bundle import Bundle
 from branchy.store.writer import check_target, rewrite_bundle
 
+DELTA = 0.05
+"""Probability that a promise does not hold, unless told."""
+
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
@@ -40,9 +43,9 @@ class TuneOptions:
         target_cost: mean cost of a sample, the most accurate that keep to it; or
         alpha: the cheapest of which can be promised that they lose at most this share; or
         certified: the bundle's own certified vector of this number, from 1, safest first (`take_certified`).
-        delta: probability that the promise does not hold.
-        loss: what is not to be lost.
-        guarantee: `probability`, or `expected`, which has no delta.
+        delta: probability that the promise does not hold; None is `DELTA`.
+        loss: what is not to be lost; None is `gap`.
+        guarantee: `probability`, which None is too, or `expected`, which has no delta.
         bound: how a promise is tested; None takes what gets further on the tune part.
         cost: what is to be cheap.
         unseen: whether the data set is one of which nothing was trained on.
@@ -60,9 +63,9 @@ class TuneOptions:
     target_cost: float | None = None
     alpha: float | None = None
     certified: int | None = None
-    delta: float = 0.05
-    loss: LossName = "gap"
-    guarantee: Guarantee = "probability"
+    delta: float | None = None
+    loss: LossName | None = None
+    guarantee: Guarantee | None = None
     bound: Bound | None = None
     cost: CostName = "bytes"
     unseen: bool = False
@@ -97,7 +100,7 @@ def tune(bundle: Bundle, data: Dataset, options: TuneOptions) -> Tuned:
     if options.alpha is not None:
         certificate = _certificate(spec, data.name, tuning, fresh, measured[1], vectors, costs, options)
         vectors = vectors[: len(certificate.certified)]
-    chosen = vectors[-1]
+    chosen = vectors[-1] if certificate is None else cheapest(tuning, vectors, costs)
     early = dict(zip(tuning.names[:-1], chosen, strict=False))
     tuned = override_exits(spec, options.fmt, policy=options.policy, thresholds=early)
     written = rewrite_bundle(bundle, out, tuned, certificate, overwrite=options.overwrite)
@@ -135,8 +138,7 @@ def check_options(options: TuneOptions) -> None:
             f"expected one of {', '.join(asked)}, --threshold, or --threshold with --alpha; "
             f"got {' and '.join(given) or 'none'}"
         )
-    if options.bound is not None and (options.alpha is None or options.guarantee == "expected"):
-        raise UsageError("--bound is how --alpha is tested with --guarantee probability: leave it out, or give these")
+    _check_promise(options)
     for flag, value, low, high in (
         ("--alpha", options.alpha, 0, 1),
         ("--delta", options.delta, 0, 1),
@@ -145,6 +147,17 @@ def check_options(options: TuneOptions) -> None:
     ):
         if value is not None and not low < value < high:
             raise UsageError(f"{flag} must be between {low} and {high}, got {value:g}")
+
+
+def _check_promise(options: TuneOptions) -> None:
+    """What would mean nothing is refused, rather than left aside without a word."""
+    of_promises = {"--delta": options.delta, "--loss": options.loss, "--guarantee": options.guarantee}
+    for flag, value in (*of_promises.items(), ("--bound", options.bound)):
+        if value is not None and options.alpha is None:
+            raise UsageError(f"{flag} is about what --alpha promises: leave it out, or give --alpha")
+    for flag, value in (("--delta", options.delta), ("--bound", options.bound)):
+        if value is not None and options.guarantee == "expected":
+            raise UsageError(f"{flag} means nothing with --guarantee expected: leave it out, or promise a probability")
 
 
 def _with_given(spec: CascadeSpec, options: TuneOptions) -> CascadeSpec:
@@ -179,7 +192,7 @@ def _sequence(tuning: ExitOutputs, costs: Sequence[float], spec: CascadeSpec, op
         found = share_thresholds(list(tuning.scores), shares, tuning.policy, tuning.classes)
         return [tuple(each.threshold for each in found)]
     if options.alpha is not None:
-        return path(tuning, options.loss, costs)
+        return path(tuning, options.loss or "gap", costs)
     vectors = frontier(tuning, "error", costs)
     if options.target_accuracy is not None:
         return _accurate(tuning, vectors, options.target_accuracy)
@@ -200,7 +213,7 @@ def _accurate(tuning: ExitOutputs, vectors: list[Thresholds], target: float) -> 
 def _cheap(
     tuning: ExitOutputs, vectors: list[Thresholds], costs: Sequence[float], options: TuneOptions
 ) -> list[Thresholds]:
-    spent = [float(np.take(costs, tuning.leaving(vector)).mean()) for vector in vectors]
+    spent = [_cost(tuning, vector, costs) for vector in vectors]
     found = [vector for vector, cost in zip(vectors, spent, strict=True) if cost <= (options.target_cost or 0.0)]
     if not found:
         raise TuningError(
@@ -225,18 +238,19 @@ def _certificate(
 ) -> Certificate:
     """What can be promised of these vectors, the first of them at least."""
     alpha, expected = options.alpha or 0.0, options.guarantee == "expected"
-    bound = options.bound or further_bound(tuning, vectors, options.loss, alpha, options.delta)
-    losses = along(fresh, vectors, options.loss)
-    kept = certify_expected(losses, alpha) if expected else certify(losses, alpha, options.delta, bound)
+    loss, delta = options.loss or "gap", options.delta or DELTA
+    bound = options.bound or further_bound(tuning, vectors, loss, alpha, delta)
+    losses = along(fresh, vectors, loss)
+    kept = certify_expected(losses, alpha) if expected else certify(losses, alpha, delta, bound)
     if not kept:
-        safest = next(along(fresh, vectors, options.loss))
+        safest = next(along(fresh, vectors, loss))
         raise TuningError(_too_much(safest, None if expected else bound, options, alpha))
     return Certificate(
-        loss=options.loss,
-        guarantee=options.guarantee,
+        loss=loss,
+        guarantee=options.guarantee or "probability",
         method="conformal" if expected else bound,
         alpha=alpha,
-        delta=None if expected else options.delta,
+        delta=None if expected else delta,
         samples=len(fresh),
         dataset=dataset,
         data_sha256=measured.sha256,
@@ -246,7 +260,7 @@ def _certificate(
         policy=fresh.policy,
         temperatures={name: settings.temperature for name, settings in exits_of(spec, options.fmt).items()},
         cost=options.cost,
-        certified=tuple(_certified(fresh, vector, costs, options.loss) for vector in vectors[:kept]),
+        certified=tuple(_certified(fresh, vector, costs, loss) for vector in vectors[:kept]),
     )
 
 
@@ -259,11 +273,29 @@ def _certified(fresh: ExitOutputs, vector: Thresholds, costs: Sequence[float], l
     )
 
 
+def cheapest(outputs: ExitOutputs, vectors: Sequence[Thresholds], costs: Sequence[float]) -> Thresholds:
+    """Of vectors that all are certified, that of least cost; the safest of several.
+
+    It need not be the last: with several early exits costs may rise from one vector to the next.
+
+    Args:
+        outputs: of samples that nothing is certified with.
+        vectors: safest first.
+        costs: of a sample by the exit that it leaves at.
+    """
+    return min(vectors, key=lambda vector: _cost(outputs, vector, costs))
+
+
+def _cost(outputs: ExitOutputs, vector: Thresholds, costs: Sequence[float]) -> float:
+    """Mean of a sample."""
+    return float(np.take(costs, outputs.leaving(vector)).mean())
+
+
 def _too_much(safest: Losses, bound: Bound | None, options: TuneOptions, alpha: float) -> str:
     """Why nothing was certified, and what it would take; without a bound, of conformal risk control."""
-    n, delta = len(safest), None if bound is None else options.delta
+    n, delta = len(safest), None if bound is None else options.delta or DELTA
     least, needed = (samples_needed(alpha, delta, bound or "binomial", *seen) for seen in ((), (safest,)))
-    promise = f"{_IN_WORDS[options.loss]} of at most {100 * alpha:g} %"
+    promise = f"{_IN_WORDS[options.loss or 'gap']} of at most {100 * alpha:g} %"
     promise += f" with probability {100 * (1 - delta):g} %" if delta is not None else " on average"
     if least is not None and n < least:
         takes = f"it takes {least:,} to certify with where not one is lost"
@@ -286,7 +318,7 @@ def _too_much(safest: Losses, bound: Bound | None, options: TuneOptions, alpha: 
 def _give(certify_with: int) -> str:
     """So many samples to certify with are this many in all."""
     everything = (HELD_OUT["tune"] + HELD_OUT["certify"]) / HELD_OUT["certify"]
-    return f"give {math.ceil(certify_with * everything):,} or more with --unseen"
+    return f"give {math.ceil(certify_with * everything):,} or more that were not trained on, with --unseen"
 
 
 _IN_WORDS = {

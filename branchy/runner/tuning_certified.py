@@ -25,12 +25,14 @@ def take_certified(bundle: Bundle, options: TuneOptions) -> Bundle:
     if options.certified is None:
         raise UsageError("expected DATASET to choose thresholds by, or --certified N without one")
     check_options(options)
+    if options.policy is not None or options.unseen:
+        raise UsageError("--certified takes what was certified as it is: leave out --policy and --unseen")
     certificate, number = bundle.manifest.certificate, options.certified
     if certificate is None:
         raise UsageError(f"--certified: bundle {bundle.path} has no certificate; make one with branchy tune --alpha")
     if not 1 <= number <= len(certificate.certified):
         raise UsageError(
-            f"--certified: expected a number from 1, the safest, to {len(certificate.certified)}, the cheapest, "
+            f"--certified: expected a number from 1, the safest, to {len(certificate.certified)}, "
             f"got {number}; branchy inspect --json lists them"
         )
     spec = bundle.spec

@@ -12,10 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from branchy.core.cascade import CascadeSpec, StageSpec
@@ -23,7 +20,7 @@ from branchy.core.certificate import Certificate
 from branchy.errors import BundleError, UsageError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +33,15 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One part of the data (train, early-stop, temperature, tune, certify, test): how many samples, and which."""
+    """One part of the data (train, early-stop, temperature, tune, certify, test).
+
+    Attributes:
+        samples: how many.
+        sha256: of their numbers in the data set, labels and content.
+    """
 
     samples: int
     sha256: str
-
-    @classmethod
-    def of(cls, indices: NDArray[np.integer[Any]]) -> Split:
-        """The part with these indices into the data set, whatever their order."""
-        ordered = np.sort(np.asarray(indices)).astype("<i8")
-        return cls(int(ordered.size), hashlib.sha256(ordered.tobytes()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

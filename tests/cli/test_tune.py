@@ -68,7 +68,7 @@ def test_other_certified_thresholds_are_taken_without_data(
     ("options", "code", "line"),
     [
         ([], 2, "branchy: expected one of --target-share, --target-accuracy, --target-cost, --alpha, --certified, "),
-        (["--alpha", "0.1"], 2, "branchy: data set toy: it is not divided as that which the bundle was trained on"),
+        (["--alpha", "0.1"], 2, "branchy: data set toy: what training kept for this is not in it as it was"),
         (["--unseen", "--alpha", "0.001"], 1, "branchy: too few samples to promise an accuracy gap to the full model"),
         (["--target-share", "a,b"], 2, "Error: Invalid value for --target-share: expected numbers"),
     ],

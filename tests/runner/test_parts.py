@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from branchy.core.cascade import Array
 from branchy.datasets import Dataset, load
+from branchy.datasets.dataset import Samples
 from branchy.errors import UsageError
 from branchy.runner.parts import HELD_OUT, divide, tuning_parts
 from branchy.store.bundle import Bundle
@@ -62,10 +64,42 @@ def test_a_bundle_that_was_not_trained_takes_unseen_data_only(toy_bundle: Bundle
         tuning_parts(toy_bundle, digits, unseen=False, seed=0)
 
 
-def test_test_samples_are_never_tuned_with(digits_bundle: Bundle, digits: Dataset) -> None:
-    for unseen in (False, True):
-        for part in tuning_parts(digits_bundle, digits, unseen=unseen, seed=0):
+def test_test_samples_are_never_tuned_with(digits_bundle: Bundle, toy_bundle: Bundle, digits: Dataset) -> None:
+    for bundle, unseen in ((digits_bundle, False), (toy_bundle, True)):
+        for part in tuning_parts(bundle, digits, unseen=unseen, seed=0):
             assert not set(part.indices) & set(digits.test.indices)
+
+
+def test_what_was_trained_on_is_not_taken_for_unseen(digits_bundle: Bundle, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="the bundle was trained on it; leave --unseen out"):
+        tuning_parts(digits_bundle, digits, unseen=True, seed=0)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A folder that lost its first file and got another at its end: each number means the file behind it."""
+
+    samples: Samples
+
+    def read(self, index: int) -> Array:
+        return self.samples.read(index + 1)
+
+    def raw(self, index: int) -> bytes:
+        return self.samples.raw(index + 1)
+
+
+def test_samples_that_moved_are_not_those_that_training_left(digits_bundle: Bundle, digits: Dataset) -> None:
+    """Divided by their numbers they look the same, and most of them were trained on."""
+    moved = replace(digits, pool=replace(digits.pool, samples=Moved(digits.pool.samples)))
+    with pytest.raises(UsageError, match="is not in it as it was"):
+        tuning_parts(digits_bundle, moved, unseen=False, seed=0)
+
+
+def test_a_label_that_was_changed_is_noticed(digits_bundle: Bundle, digits: Dataset) -> None:
+    first = tuning_parts(digits_bundle, digits, unseen=False, seed=0)[1].indices[0]
+    labels = np.where(digits.pool.indices == first, (digits.pool.labels + 1) % 10, digits.pool.labels)
+    with pytest.raises(UsageError, match="is not in it as it was"):
+        tuning_parts(digits_bundle, replace(digits, pool=replace(digits.pool, labels=labels)), unseen=False, seed=0)
 
 
 def test_parts_of_nothing_are_refused(toy_bundle: Bundle, digits: Dataset) -> None:

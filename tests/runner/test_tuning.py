@@ -12,13 +12,14 @@ import toy_bundle as toy
 from toy_data import toy_dataset
 
 from branchy.core.guarantee import Losses, certify
+from branchy.core.tuning import ExitOutputs
 from branchy.datasets import Dataset
 from branchy.errors import BundleError, TuningError, UsageError
 from branchy.runner.cascade import Cascade
 from branchy.runner.measuring import exit_costs
 from branchy.runner.parts import tuning_parts
 from branchy.runner.tier_loading import load_tier
-from branchy.runner.tuning import TuneOptions, _too_much, tune
+from branchy.runner.tuning import TuneOptions, _too_much, cheapest, tune
 from branchy.runner.tuning_summary import Tuned
 from branchy.store.bundle import Bundle
 
@@ -165,7 +166,7 @@ def test_too_few_samples_say_how_many_it_takes(
     with pytest.raises(TuningError, match=f"it takes {least} to certify with where not one is lost") as found:
         tune(toy_bundle, few, TuneOptions(out=tmp_path / "x", unseen=True, alpha=0.005, **options))
     assert list(tmp_path.iterdir()) == []
-    (in_all,) = re.findall(r"give ([\d,]+) or more with --unseen", str(found.value))
+    (in_all,) = re.findall(r"give ([\d,]+) or more that were not trained on, with --unseen", str(found.value))
     more = replace(dataset, pool=dataset.pool.take(np.arange(int(in_all.replace(",", ""))) % N))
     assert len(tuning_parts(toy_bundle, more, unseen=True, seed=0)[1]) >= least
 
@@ -253,8 +254,15 @@ def test_each_tier_knows_of_its_own_part(tuned: Any) -> None:
         ({"alpha": 0.1, "target_cost": 3.0}, "got --target-cost and --alpha"),
         ({"thresholds": 0.5, "target_accuracy": 90.0}, "got --target-accuracy and --threshold"),
         ({"alpha": 1.5}, "--alpha must be between 0 and 1, got 1.5"),
-        ({"bound": "betting", "target_cost": 3.0}, "--bound is how --alpha is tested"),
-        ({"bound": "betting", "alpha": 0.1, "guarantee": "expected"}, "with --guarantee probability: leave it out"),
+        ({"bound": "betting", "target_cost": 3.0}, "--bound is about what --alpha promises: leave it out"),
+        ({"delta": 0.05, "thresholds": 0.5}, "--delta is about what --alpha promises: leave it out"),
+        ({"loss": "error", "target_share": (50.0, 50.0)}, "--loss is about what --alpha promises: leave it out"),
+        ({"guarantee": "expected", "target_accuracy": 97.0}, "--guarantee is about what --alpha promises"),
+        (
+            {"bound": "betting", "alpha": 0.1, "guarantee": "expected"},
+            "--bound means nothing with --guarantee expected",
+        ),
+        ({"delta": 0.01, "alpha": 0.1, "guarantee": "expected"}, "--delta means nothing with --guarantee expected"),
         ({"alpha": 0.1, "certified": 2}, "--certified takes no DATASET"),
         ({"alpha": 0.1, "delta": 0.0}, "--delta must be between 0 and 1, got 0"),
         ({"target_accuracy": 101.0}, "--target-accuracy must be between 0 and 100, got 101"),
@@ -279,6 +287,16 @@ def test_a_place_that_is_taken_is_found_before_the_work(
     monkeypatch.setattr("branchy.runner.tuning.measure", lambda *a: pytest.fail("the work was begun"))
     with pytest.raises(UsageError, match="is there already; name another place, or pass --overwrite"):
         tune(toy_bundle, dataset, TuneOptions(out=toy_bundle.path, alpha=0.1, unseen=True))
+
+
+def test_of_certified_vectors_the_cheapest_is_taken_wherever_it_stands() -> None:
+    scores = np.array([[0.9, 0.6, 0.2, 0.2], [0.9, 0.9, 0.7, 0.3], [1.0, 1.0, 1.0, 1.0]])
+    outputs = ExitOutputs(
+        ("a", "b", "c"), "max_prob", scores, np.zeros((3, 4), int), np.zeros(4, int), np.zeros(4, int), 3
+    )
+    safest, least, last = (0.95, 0.95, 0.0), (0.5, 0.5, 0.0), (0.8, 0.6, 0.0)
+    assert cheapest(outputs, [safest, least, last], (1.0, 2.0, 5.0)) == least
+    assert cheapest(outputs, [safest, last, (0.85, 0.65, 0.0)], (1.0, 2.0, 5.0)) == last, "the safest of those alike"
 
 
 def test_a_certified_bundle_whose_thresholds_are_changed_is_not_whole(tuned: Any) -> None:

@@ -25,7 +25,7 @@ from branchy.store.writer import write_bundle
 SAMPLE = TensorSpec("sample", (4, 4, 1), "uint8")
 LOGITS = TensorSpec("logits", (3,))
 INFO = TrainingInfo("branchy train digits", 1, "digits", "0.1.0")
-SPLITS = {"train": Split.of(np.arange(10)), "test": Split.of(np.arange(10, 14))}
+SPLITS = {"train": Split(10, "a" * 64), "test": Split(4, "b" * 64)}
 GOLDEN = {
     name: (np.full((2, 4, 4, 1), i, np.uint8), np.full((2, 3), i, np.float32))
     for i, name in enumerate(("edge", "full"))

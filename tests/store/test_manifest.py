@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from branchy.core.cascade import ExitSettings, Uplink
 from branchy.core.certificate import Certificate, CertifiedThresholds
 from branchy.errors import BundleError
 from branchy.store.bundle import Bundle
-from branchy.store.manifest import MANIFEST, Split, parse, render, seal
+from branchy.store.manifest import MANIFEST, parse, render, seal
 
 
 def _text(toy: Bundle, change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -67,9 +66,9 @@ def test_digest_leaves_out_what_a_clock_measured_and_the_checksum_does_not(toy: 
             lambda d: d["cascade"]["stages"][0].update(successors=[]),
             "stage edge: expected successors ('cloud',), got ()",
         ),
-        (lambda d: d.update(schema_version=1), "expected schema_version 4, got 1; train the bundle again"),
-        (lambda d: d.update(schema_version=True), "expected schema_version 4, got True"),
-        (lambda d: d.pop("schema_version"), "expected schema_version 4, got None"),
+        (lambda d: d.update(schema_version=1), "expected schema_version 5, got 1; train the bundle again"),
+        (lambda d: d.update(schema_version=True), "expected schema_version 5, got True"),
+        (lambda d: d.pop("schema_version"), "expected schema_version 5, got None"),
         (lambda d: d["cascade"].update(name="mine"), "was changed after it was written"),
         (lambda d: d["cascade"]["full"]["files"]["keras"].update(compute_ms=0.1), "was changed after it was written"),
         (lambda d: d["cascade"]["stages"][0].pop("custom_objects"), "was changed after it was written"),
@@ -87,7 +86,7 @@ def test_a_wrong_manifest_is_one_line_that_names_the_place(
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"weights", b"[" * 100_000, b"[1]", b"null"])
 def test_anything_but_a_json_object_is_refused(text: bytes) -> None:
-    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 4, got None"):
+    with pytest.raises(BundleError, match=r"expected JSON|expected schema_version 5, got None"):
         parse(text)
 
 
@@ -97,12 +96,6 @@ def test_a_value_that_json_has_not_is_refused_before_it_is_written(toy: Bundle) 
     broken = replace(toy.spec, stages=(replace(edge, files=files), toy.spec.stages[1]))
     with pytest.raises(BundleError, match="cannot be written"):
         render(replace(toy.manifest, cascade=broken))
-
-
-def test_a_split_is_the_set_of_its_indices() -> None:
-    assert Split.of(np.array([3, 1, 2])) == Split.of(np.array([1, 2, 3], np.int32))
-    assert Split.of(np.array([3, 1, 2])) != Split.of(np.array([3, 1, 4]))
-    assert Split.of(np.array([3, 1])).samples == 2
 
 
 def _certificate(threshold: float) -> Certificate:

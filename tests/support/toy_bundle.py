@@ -116,7 +116,7 @@ def write_toy_bundle(target: Path, uplink: DType = "float32") -> Bundle:
         "full": (batch, cloud_logits(batch)),
     }
     info = TrainingInfo("branchy train toy", 3, "toy", "0.1.0")
-    return write_bundle(target, fill, training=info, splits={"train": Split.of(np.arange(8))}, golden=golden)
+    return write_bundle(target, fill, training=info, splits={"train": Split(8, "8" * 64)}, golden=golden)
 
 
 def write_dataset(path: Path, n: int) -> None:
