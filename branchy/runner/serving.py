@@ -130,7 +130,9 @@ def _run(
 
 
 def _decode(spec: CascadeSpec, sample: EncodedSample) -> Array:
-    return cast(Array, images.decode(sample.data, spec.input, (sample.content_type.removeprefix("image/").upper(),)))
+    return cast(
+        Array, images.decode_received(sample.data, spec.input, sample.content_type.removeprefix("image/").upper())
+    )
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
@@ -236,6 +238,8 @@ def _announce(
     def wait() -> None:
         while not stopping.is_set() and not back.source.wait_ready(0.5):
             pass
+        if stopping.is_set():
+            return
         for sender in (back.sender, front.sender if front else back.sender):
             sender.wait_ready(SENDER_WAIT_S)  # a front that is away meanwhile does not make this tier less ready
         if stopping.is_set():
@@ -251,3 +255,4 @@ def _announce(
     if ready_file is not None:
         stack.callback(ready_file.unlink, missing_ok=True)
     stack.callback(thread.join)
+    stack.callback(stopping.set)  # before the join: brokers that refuse the consumer end the tier, and no signal comes

@@ -53,10 +53,12 @@ def open_device(stand: Stand, deadline_ms: float) -> Device:
     return stand.stack.enter_context(Device(stand.bundle, settings))
 
 
-def settings_file(folder: Path, protocol: str) -> Path:
-    """For tiers whose groups use one of Kafka's two protocols."""
+def settings_file(folder: Path, protocol: str, *options: tuple[str, str]) -> Path:
+    """For tiers whose groups use one of Kafka's two protocols, and librdkafka's own settings."""
     file = folder / "tier.toml"
-    file.write_text(f'[back]\ngroup_protocol = "{protocol}"\n', encoding="utf-8")
+    lines = ["[back]", f'group_protocol = "{protocol}"', "[back.options]"]
+    lines += [f'"{name}" = "{value}"' for name, value in options]
+    file.write_text("\n".join(lines), encoding="utf-8")
     return file
 
 
@@ -179,6 +181,15 @@ def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for
     assert second.stop() == 0
     assert min(came(first), came(second)) > 0
     assert came(first) + came(second) >= len(SAMPLES)
+
+
+def test_a_tier_whose_consumer_the_brokers_refuse_before_its_first_share_ends_with_one_line(stand, tmp_path):
+    config = settings_file(tmp_path, "consumer", ("group.remote.assignor", "none"))
+    edge = stand.serve("edge", "--config", config, ready=False)
+    assert edge.process.wait(WAIT_S) == 1
+    (line,) = [line for line in edge.log().splitlines() if line.startswith("branchy: ")]
+    assert "the brokers refuse this consumer: Broker: The assignor or its version" in line
+    assert "tier edge ready" not in edge.log()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
