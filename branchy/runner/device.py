@@ -302,7 +302,7 @@ class Device:
         match event:
             case tr.Replied(correlation, message):
                 answer = _read(message)
-                if answer is not None and not self.has_certificate:
+                if answer is not None and answer.certified and not self.has_certificate:
                     answer = replace(answer, certified=False)  # a tier cannot know that it is the first asked
                 with self._lock:
                     return self._requester.take(correlation, answer, now)
