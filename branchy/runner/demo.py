@@ -17,6 +17,7 @@ from branchy.datasets.dataset import Part
 from branchy.datasets.named import DIGITS, NAMES
 from branchy.errors import TrainingError, UsageError
 from branchy.reports.csv import CsvReport
+from branchy.reports.folder import make_folder
 from branchy.runner import demo_text as text
 from branchy.runner.demo_passes import Say, ask_all, ask_through_outage, gentle_rate
 from branchy.runner.held_out import load_held_out
@@ -70,8 +71,8 @@ def run(settings: DemoSettings, say: Say) -> bool:
         Whether in every pass the ids sent equal the ids answered, and the cloud was missed and came back.
 
     Raises:
-        UsageError: the data set is not there or does not fit the bundle, a file cannot be written, or the bundle has
-            a single tier.
+        UsageError: the data set is not there or does not fit the bundle, a file or the folder cannot be written, or
+            the bundle has a single tier.
         BranchyError: a step failed; no process is left.
     """
     given = Bundle.load(settings.bundle) if settings.bundle else None
@@ -83,7 +84,7 @@ def run(settings: DemoSettings, say: Say) -> bool:
     test = data.test.take(np.arange(min(settings.samples, len(data.test))))
     with ExitStack() as stack:
         reports = _open_reports(settings.csv, tiers, stack)
-        settings.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.folder, "logs")
         interrupts = stack.enter_context(Interrupts())
         with interrupts.held():
             broker = stack.enter_context(start_embedded())

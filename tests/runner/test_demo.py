@@ -145,6 +145,14 @@ def test_a_results_file_that_cannot_be_written_is_found_out_before_the_work(tmp_
         demo.run(DemoSettings(csv=tmp_path / "nowhere" / "r.csv", folder=tmp_path), print)
 
 
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "start_embedded", pytest.fail)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write logs to .*file/logs: Not a directory; name another"):
+        demo.run(DemoSettings(csv=tmp_path / "r.csv", folder=tmp_path / "file" / "logs"), print)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_dataset_that_does_not_fit_the_bundle_is_found_out_before_the_work(tmp_path, monkeypatch, toy_bundle):
     monkeypatch.setattr(demo, "start_embedded", pytest.fail)
     with pytest.raises(UsageError, match="digits"):
