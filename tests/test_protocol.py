@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from branchy.core import tier_machine, wire
+from branchy.core import tier_machine, tier_model, wire
 from branchy.core.messages import Answer, Reason, Request, Status
 from branchy.runner import tier
 from branchy.transport.kafka.addresses import KafkaAddress, reply_headers
@@ -30,7 +30,7 @@ def sent_headers():
 
 def error_codes():
     """Every code that a message can be dead-lettered with, as the sources spell them."""
-    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (wire, tier, tier_machine)]
+    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (wire, tier, tier_machine, tier_model)]
     places = (r"WireError\(\s*", r"_malformed\(event, ", r"_dead_letter\([\w.]+, ", "code, text = ")
     pattern = rf'(?:{"|".join(places)})"([a-z-]+)"'
     return {code for source in sources for code in re.findall(pattern, source)}
