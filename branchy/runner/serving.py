@@ -130,9 +130,7 @@ def _run(
 
 
 def _decode(spec: CascadeSpec, sample: EncodedSample) -> Array:
-    return cast(
-        Array, images.decode_received(sample.data, spec.input, sample.content_type.removeprefix("image/").upper())
-    )
+    return cast(Array, images.decode_received(sample, spec.input))
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
@@ -178,7 +176,9 @@ def _open_back(
     sizes = _until_reached(partial(link.prepare, [queue, dead], BROKER_WAIT_S, largest), stopping)
     _until_reached(partial(link.check_may_write, dead, BROKER_WAIT_S), stopping)
     _check_room(f"an input of stage {tier.name}", loaded.model.stages[0].input.size_bytes, queue, sizes[queue])
-    sender = link.sender(tier.sink, message_timeout_s=BACK_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
+    sender = link.sender(
+        tier.sink, message_timeout_s=BACK_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE, to_unprepared=True
+    )
     stack.callback(sender.close)
     source = link.requests(queue, topics.group(cascade, tier.name), tier.sink)
     stack.callback(source.close)

@@ -273,8 +273,16 @@ class Link(Protocol):
             BrokerUnavailableError: the brokers did not answer in time, or stopped to on the way.
         """
 
-    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:
-        """A sender; what is not acknowledged within `message_timeout_s` is reported as failed."""
+    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int, to_unprepared: bool = False) -> Sender:
+        """A sender.
+
+        Args:
+            sink: takes the `Sent` events.
+            message_timeout_s: what is not acknowledged within it is reported as failed.
+            queue_limit: most messages that may wait.
+            to_unprepared: whether it also sends where `prepare` was not asked what is taken, as a reply address
+                that came with a request.
+        """
 
     def close(self) -> None:
         """Free what the link itself holds; may be called twice."""

@@ -425,8 +425,10 @@ class MemoryLink:
         with self._broker.lock:
             return iter(self._broker.deliveries(self._broker.topics[name].log))
 
-    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> MemorySender:
-        """A sender."""
+    def sender(
+        self, sink: Sink, *, message_timeout_s: float, queue_limit: int, to_unprepared: bool = False
+    ) -> MemorySender:
+        """A sender; all queues take the same."""
         self._watch(sink)
         return MemorySender(self._broker, sink, message_timeout_s, queue_limit)
 

@@ -21,7 +21,7 @@ from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.clock import ClockOffset
 from branchy.transport.kafka.config import CLIENT_LIMIT_BYTES, broker_addresses, client_config, open_client
 from branchy.transport.kafka.listener import mismatch
-from branchy.transport.kafka.topic_settings import differences
+from branchy.transport.kafka.topic_settings import ROOM_BYTES, differences
 from branchy.transport.kafka.watch import LinkWatch, refusal_in
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ EMBEDDED_CLUSTER = "mockCluster"
 """librdkafka's mock cluster says so in its cluster id."""
 
 MAX_BATCH_BYTES = 1_000_000
+UNPREPARED_BATCH_BYTES = ROOM_BYTES // 2
+"""Where topics are sent to whose limits are not known, such as those that answers are asked for in: far below what
+branchy expects them to take, as a batch that is too large takes every answer in it along."""
 
 FIRST_PATIENCE_S = 0.5
 """How long the first attempt at brokers may take; each later one may take twice as long."""
@@ -283,10 +286,11 @@ class Cluster:
             return None
         return f"it expands to {size_bytes} bytes, more than its topic takes"
 
-    def limits(self) -> dict[str, int]:
+    def limits(self, to_unprepared: bool = False) -> dict[str, int]:
         """A producer's size settings, from what `prepare` learnt: a batch must fit into every topic."""
         known = self._limits.values() or [CLIENT_LIMIT_BYTES]
-        return {"message.max.bytes": max(known), "batch.size": min(MAX_BATCH_BYTES, max(1, min(known) - 64 * 1024))}
+        most_bytes = UNPREPARED_BATCH_BYTES if to_unprepared else MAX_BATCH_BYTES
+        return {"message.max.bytes": max(known), "batch.size": min(most_bytes, max(1, min(known) - ROOM_BYTES))}
 
     def unavailable(self, error: KafkaException, timeout_s: float) -> TransportError:
         """The error for a person: which brokers, how long, and librdkafka's words."""

@@ -100,10 +100,10 @@ class KafkaLink:
         self._cluster.check_may_read(name, timeout_s)
         return browse(self._cluster, name, timeout_s)
 
-    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int) -> Sender:
-        """A producer of its own."""
+    def sender(self, sink: Sink, *, message_timeout_s: float, queue_limit: int, to_unprepared: bool = False) -> Sender:
+        """A producer of its own; its batches are small where it cannot know what topics take."""
         self._cluster.watch.add(sink)
-        return KafkaSender(self._cluster, sink, message_timeout_s, queue_limit)
+        return KafkaSender(self._cluster, sink, message_timeout_s, queue_limit, to_unprepared=to_unprepared)
 
     def close(self) -> None:
         """Forget the brokers; sources, inboxes and senders are closed by who opened them."""

@@ -58,8 +58,10 @@ TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO
 class KafkaSender:
     """A `Sender`: one idempotent producer, and a thread that serves its delivery reports."""
 
-    def __init__(self, cluster: Cluster, sink: Sink, message_timeout_s: float, queue_limit: int) -> None:
-        self._cluster, self._sink = cluster, sink
+    def __init__(
+        self, cluster: Cluster, sink: Sink, message_timeout_s: float, queue_limit: int, *, to_unprepared: bool = False
+    ) -> None:
+        self._cluster, self._sink, self._to_unprepared = cluster, sink, to_unprepared
         self._config = {
             "message.timeout.ms": max(1, round(message_timeout_s * 1000)),
             "queue.buffering.max.messages": queue_limit,
@@ -141,7 +143,7 @@ class KafkaSender:
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _open(self) -> Any:
-        return self._cluster.client(Producer, PRODUCER, self._config, self._cluster.limits())
+        return self._cluster.client(Producer, PRODUCER, self._config, self._cluster.limits(self._to_unprepared))
 
     def _run(self) -> None:
         while not self._closing.is_set():

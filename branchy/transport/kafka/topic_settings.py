@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from branchy.core.topics import NOT_FOR_ANSWERS
+
 ROOM_BYTES = 64 * 1024
 """For headers, and for a batch's own around its messages."""
 
@@ -71,8 +73,10 @@ def differences(name: str, largest_bytes: int, found: Mapping[str, str], copies:
         copies: of each message, that it has.
     """
     wanted = settings_for(name, largest_bytes, copies)
-    # Single messages have to go through; batches adapt.
-    wanted["max.message.bytes"] = str(largest_bytes + (2 if name.endswith(".dead") else 1) * ROOM_BYTES)
+    if name.endswith(NOT_FOR_ANSWERS):
+        # Single messages have to go through; who sends there asks first what it takes, and its batches adapt. Who
+        # answers does not ask.
+        wanted["max.message.bytes"] = str(largest_bytes + (2 if name.endswith(".dead") else 1) * ROOM_BYTES)
     out = []
     for key, value in wanted.items():
         have = found.get(key)

@@ -60,6 +60,13 @@ def test_what_differs_is_named_with_what_was_expected(changed, said):
     assert differences(name, 2_000_000, {**settings_for(name, 2_000_000), **changed}) == [said]
 
 
+@pytest.mark.parametrize("name", ["branchy.c.device.answers", "branchy.c.device.answers.camera", "branchy.mine"])
+def test_a_topic_for_answers_takes_batches_of_them(name):
+    """Who answers there learns the topic from the request, and nothing of what it takes."""
+    found = {**settings_for(name, 0), "max.message.bytes": "200000"}
+    assert differences(name, 0, found) == ["max.message.bytes is 200000, expected at least 1048588"]
+
+
 @pytest.mark.parametrize(
     ("copies", "in_sync", "said"),
     [

@@ -155,6 +155,18 @@ def test_a_tier_makes_room_for_its_largest_tensor_and_for_several_of_it_at_once(
         assert [sent.error for sent in events.wait(Sent, 3)] == [None] * 3
 
 
+def test_answers_go_through_in_batches_where_a_topic_takes_less_than_it_should(link, queue, real_brokers):
+    """All at once, as after a stall: a batch that is too large is refused for good, with every answer in it."""
+    inbox, count = queue.replace(".requests", ".answers"), 1_000
+    foreign(real_brokers, inbox, **{**settings_for(inbox, 0), "max.message.bytes": "70000"})
+    link.prepare([queue], WAIT_S)
+    events = Events()
+    with closing(link.sender(events, message_timeout_s=20, queue_limit=count, to_unprepared=True)) as sender:
+        for number in range(count):
+            assert sender.send(link.queue(inbox), message("x" * 1_000), number)
+        assert {sent.error for sent in events.wait(Sent, count)} == {None}
+
+
 def test_what_fills_a_requests_topic_to_the_byte_fits_the_dead_letters_with_why_it_is_there(link, queue):
     dead = queue.replace(".requests", ".dead")
     limit_bytes = link.prepare([queue, dead], WAIT_S)[queue]
