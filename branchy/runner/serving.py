@@ -20,7 +20,7 @@ from branchy.core.cascade import Array, CascadeSpec, PolicyName
 from branchy.core.messages import EncodedSample
 from branchy.core.tier_model import TierLimits
 from branchy.datasets import images
-from branchy.errors import BranchyError, BrokerUnavailableError, TransportError
+from branchy.errors import BranchyError, BrokerUnavailableError, TransportError, UsageError
 from branchy.runner.executor import Executor
 from branchy.runner.format_choice import load_quickest
 from branchy.runner.health import Health
@@ -69,9 +69,12 @@ def serve(
         ready_file: written, with this process' id, when requests sent from then on are taken.
 
     Raises:
+        UsageError: there is no folder to write the ready file to.
         BranchyError: as `load_tier` or `load_quickest`; the health port cannot be had; or a payload is over a
             broker's limit. A broker that is not there is not an error: the tier says so and tries again.
     """
+    if ready_file is not None and not os.access(ready_file.parent, os.W_OK):
+        raise UsageError(f"--ready-file {ready_file}: expected a folder to write to, got {ready_file.parent}; make it")
     health = Health()
     with ExitStack() as stack:
         if settings.health.port:
