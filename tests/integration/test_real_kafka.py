@@ -171,8 +171,9 @@ def test_a_replica_is_killed_under_load_and_replaced_and_every_request_is_answer
         assert came(replica) > 0
 
 
-def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for_its_session(stand, tmp_path):
-    first, second, _ = serve_two_replicas(stand, settings_file(tmp_path, "classic"))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_replica_is_told_to_stop_under_load_and_its_partitions_do_not_wait_for_its_session(stand, protocol, tmp_path):
+    first, second, _ = serve_two_replicas(stand, settings_file(tmp_path, protocol))
     # Shorter than the session of a member that is gone without a word: who is in time did not wait for that.
     device = open_device(stand, deadline_ms=(SESSION_S - 1) * 1e3)
     ask_all(device, lambda: first.process.send_signal(signal.SIGTERM))
