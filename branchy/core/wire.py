@@ -50,7 +50,8 @@ Headers = Sequence[tuple[str, bytes]]
 T = TypeVar("T")
 _DTYPES = get_args(DType)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_READ = frozenset(("ce_type", "content-type", "branchy-model", "branchy-stage", "branchy-budget-ms", "traceparent"))
+_READ = frozenset(("ce_id", "ce_type", "content-type", "traceparent"))
+_READ |= {"branchy-request", "branchy-model", "branchy-stage", "branchy-budget-ms"}
 _TRAVELS = frozenset(np.dtype(name) for name in _DTYPES)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
