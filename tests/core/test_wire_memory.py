@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from peak_memory import asks_linux, resident_bytes
 from poisons import BOMBS, head
 
 from branchy.core import wire
@@ -27,7 +26,6 @@ SLACK_BYTES = 256 * 1024
 
 HEADERS = [("branchy-model", b"m"), ("branchy-stage", b"s")]
 ROOM_BYTES = 300_000
-RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 def affine(scale: float) -> bytes:
@@ -102,25 +100,7 @@ def traced_bytes(call: Callable[..., None], *arguments: object) -> int:
         tracemalloc.stop()
 
 
-def resident_bytes(call: Callable[..., None], *arguments: object) -> int:
-    """The peak of what the process grows by, whoever allocates it (safetensors and pydantic_core are of Rust)."""
-    RESET_PEAK.write_text("5")
-    before = _resident_peak()
-    call(*arguments)
-    return _resident_peak() - before
-
-
-def _resident_peak() -> int:
-    (line,) = [each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
-
-
-METERS = [
-    traced_bytes,
-    pytest.param(
-        resident_bytes, marks=pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for a peak of memory")
-    ),
-]
+METERS = [traced_bytes, pytest.param(resident_bytes, marks=asks_linux)]
 
 
 @pytest.mark.parametrize("peak_bytes", METERS)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from branchy.core.cascade import InputSpec, TensorSpec
+from branchy.core.messages import EncodedSample
 from branchy.datasets import images
 from branchy.errors import DatasetError, MissingExtraError
 
@@ -87,6 +88,41 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch: pytest
     monkeypatch.setattr(images, "MAX_PIXELS", 47)
     with pytest.raises(DatasetError, match="at most 47 pixels, got 8 x 6"):
         images.decode(_encoded(Image.fromarray(PIXELS)), _spec(4, 4))
+
+
+def _photograph(width: int, height: int) -> Image.Image:
+    return Image.fromarray(PIXELS).resize((width, height))
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_what_is_sent_gets_the_pixels_that_the_file_has_in_training(fmt: str, mode: str, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = _encoded(_photograph(61, 47).convert(mode), fmt, exif=exif)
+    sent = EncodedSample(cast(Any, f"image/{fmt.lower()}"), data)
+    assert np.array_equal(images.decode_received(sent, _spec(24, 32)), images.decode(data, _spec(24, 32)))
+
+
+def test_what_is_sent_may_have_so_many_pixels_a_byte_and_a_users_own_file_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _encoded(Image.new("1", (2000, 2000)))
+    sent = EncodedSample("image/png", data)
+    assert images.decode(data, _spec(4, 4)).shape == (4, 4, 3)
+    expected = rf"at most 2073600 pixels in an image of {len(data)} bytes, and sides of at most 16384, got 2000 x 2000$"
+    with pytest.raises(DatasetError, match=expected):
+        images.decode_received(sent, _spec(4, 4))
+    assert images.decode_received(sent, _spec(1000, 1000)).shape == (1000, 1000, 3)  # half as wide and high as it is
+    fits = EncodedSample("image/png", data + bytes(2000 * 2000 // 8))
+    assert images.decode_received(fits, _spec(4, 4)).shape == (4, 4, 3)
+    monkeypatch.setattr(images, "RECEIVED_PIXELS", 2000 * 2000 - 1)
+    with pytest.raises(DatasetError, match="at most 3999999 pixels"):
+        images.decode_received(fits, _spec(4, 4))
+
+
+def test_what_is_sent_must_be_what_it_is_said_to_be() -> None:
+    with pytest.raises(DatasetError, match="not a readable JPEG image"):
+        images.decode_received(EncodedSample("image/jpeg", _encoded(Image.fromarray(PIXELS))), _spec(4, 4))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -9,10 +9,14 @@ import json
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from random import Random
 
 import numpy as np
 import safetensors.numpy
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from branchy.core import wire
 from branchy.core.messages import Request
@@ -115,6 +119,43 @@ JSON_BODIES = [
 """JSON that is none, or holds no tensors."""
 
 
+IMAGE_BOMBS: dict[str, Callable[[], bytes]] = {
+    "64 million pixels of 1 bit": lambda: _encoded(Image.new("1", (8_000, 8_000))),
+    "a column": lambda: _encoded(Image.new("1", (1, 2_000_000))),
+    "transparency": lambda: _encoded(Image.new("RGBA", (4_000, 4_000))),
+    "notes": lambda: _encoded(Image.new("1", (8, 8)), pnginfo=_notes()),
+    "a blank JPEG": lambda: _encoded(Image.new("RGB", (4_000, 4_000)), "JPEG"),
+    "scans": lambda: _rescanned(_encoded(Image.new("L", (1_024, 1_024)), "JPEG", progressive=True), 1_000),
+}
+"""Images that are far more opened than their files, or take far longer."""
+
+
+@cache
+def image_bomb(name: str) -> tuple[str, bytes]:
+    """One of them, after what it is said to be."""
+    body = IMAGE_BOMBS[name]()
+    return ("image/png" if body.startswith(b"\x89PNG") else "image/jpeg"), body
+
+
+def _notes() -> PngInfo:
+    """Compressed, 4 bytes a character for the last one's sake."""
+    notes = PngInfo()
+    for number in range(30):
+        notes.add_itxt(str(number), "a" * 1_000_000 + "\U0001f600", zip=True)
+    return notes
+
+
+def _rescanned(jpeg: bytes, times: int) -> bytes:
+    """With the last pass over its pixels again and again."""
+    return jpeg[:-2] + times * jpeg[jpeg.rindex(b"\xff\xda") : -2] + jpeg[-2:]
+
+
+def _encoded(image: Image.Image, fmt: str = "PNG", **options: object) -> bytes:
+    out = BytesIO()
+    image.save(out, fmt, **options)
+    return out.getvalue()
+
+
 def _word(random: Random, letters: str = string.ascii_lowercase) -> str:
     return "".join(random.choice(letters) for _ in range(random.randint(1, 20)))
 
@@ -169,6 +210,11 @@ def _no_image(target: Target, random: Random) -> Poison:
     return Poison(Message(headers, random.randbytes(random.randint(0, 200))), "failed")
 
 
+def _image_bomb(target: Target, random: Random) -> Poison:
+    kind, body = image_bomb(random.choice(list(IMAGE_BOMBS)))
+    return Poison(Message(target.with_headers(content_type=kind.encode()), body), "failed")
+
+
 KINDS: list[Callable[[Target, Random], Poison]] = [
     # bodies that are not what they claim
     lambda target, random: target.body(target.good().body[: random.randrange(len(target.good().body))]),
@@ -205,6 +251,7 @@ KINDS: list[Callable[[Target, Random], Poison]] = [
     lambda target, random: target.json("[" * random.randint(1, 20_000)),
     _no_numbers,
     _no_image,
+    _image_bomb,
     # well formed, of another model: refused, and no dead letter
     lambda target, random: target.headers(None, branchy_model=f"{random.getrandbits(256):064x}".encode()),
 ]
