@@ -229,12 +229,14 @@ def write_private(file: Path, text: str) -> None:
 
 
 def _operators_rules() -> list[AclBinding]:
-    """All of branchy's topics and groups, and giving rights on them to others; nothing else of the cluster."""
+    """All of branchy's topics and groups, giving rights on them, and a look at the brokers' settings; no more."""
+    cluster = ResourceType.BROKER, "kafka-cluster", ResourcePatternType.LITERAL
     allowed = [
         (ResourceType.TOPIC, PREFIX, ResourcePatternType.PREFIXED, AclOperation.ALL),
         (ResourceType.GROUP, PREFIX, ResourcePatternType.PREFIXED, AclOperation.ALL),
-        (ResourceType.BROKER, "kafka-cluster", ResourcePatternType.LITERAL, AclOperation.ALTER),
-        (ResourceType.BROKER, "kafka-cluster", ResourcePatternType.LITERAL, AclOperation.DESCRIBE),
+        (*cluster, AclOperation.ALTER),
+        (*cluster, AclOperation.DESCRIBE),
+        (*cluster, AclOperation.DESCRIBE_CONFIGS),  # how many copies a topic has unless told
     ]
     return [
         AclBinding(kind, name, pattern, f"User:{OPERATOR}", "*", operation, AclPermissionType.ALLOW)

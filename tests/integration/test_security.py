@@ -30,7 +30,7 @@ from branchy.store.bundle import Bundle
 from branchy.transport.base import Message
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.addresses import KafkaAddress
-from branchy.transport.kafka.topics import PARTITIONS, create_missing
+from branchy.transport.kafka.topics import PARTITIONS, create_missing, default_copies
 
 pytestmark = pytest.mark.slow
 
@@ -288,6 +288,14 @@ def test_a_device_may_not_take_anothers_answers(granted, toy_bundle):
 def test_a_topic_that_was_only_just_not_seen_is_no_refusal_to_who_may_not_make_it(granted):
     admin = AdminClient(plain_config(granted, "edge"))
     assert create_missing(admin, {EDGE: 0}, (), time.monotonic() + WAIT_S) == []
+
+
+def test_the_operator_learns_how_many_copies_the_brokers_keep_and_no_tier_does(granted):
+    copies = {
+        user: default_copies(AdminClient(plain_config(granted, user)), 1, time.monotonic() + WAIT_S)
+        for user in ("operator", "edge")
+    }
+    assert copies == {"operator": 1, "edge": None}
 
 
 def test_only_the_operator_gives_rights(granted, toy_bundle):
