@@ -222,8 +222,8 @@ class KafkaCluster:
     def _write_settings(self) -> None:
         """Settings of all nodes, the users' files, and the first files of the data of new nodes."""
         try:
+            self.users.make(config.CERTIFIED_HOSTS)  # first: it can fail, and the plan settles the folder's security
             config.write_plan(self.data, self.plan, self._more)
-            self.users.make(config.CERTIFIED_HOSTS)
             self.users.write_settings(self.brokers)
             with self.users.bootstrap_arguments() as more:
                 self._format(("format", "--cluster-id", self.plan.cluster_id, "--config", "server.properties", *more))

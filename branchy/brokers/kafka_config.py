@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from branchy.brokers.kafka_users import OPERATOR, RESERVED, USERS, server_security
+from branchy.brokers.running import USERS_FOLDER
 from branchy.errors import BranchyError, UsageError
 
 HOST = "127.0.0.1"
@@ -155,7 +156,7 @@ def plan_cluster(
 
 
 def read_plan(data: Path) -> ClusterPlan | None:
-    """The plan in a data folder; None when the folder is not there, or empty.
+    """The plan in a data folder; None when the folder is not there, or empty but for users of a start that failed.
 
     Raises:
         UsageError: there is something else in the folder.
@@ -167,7 +168,7 @@ def read_plan(data: Path) -> ClusterPlan | None:
         security, users = str(content.get("security", "PLAINTEXT")), tuple(map(str, content.get("users", ())))
         return ClusterPlan(str(content["cluster_id"]), nodes, security, users)
     except FileNotFoundError:
-        if not data.exists() or not any(data.iterdir()):
+        if not data.exists() or {found.name for found in data.iterdir()} <= {USERS_FOLDER}:
             return None
         raise UsageError(
             f"{data}: expected an empty folder or one of an earlier 'branchy broker start', found other files there; "

@@ -76,8 +76,8 @@ class KafkaUsers:
         """
         if not self.names:
             return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.parent.chmod(0o700)  # what the nodes keep is as private as the users' secrets
-        self.folder.mkdir(mode=0o700, exist_ok=True)
         if self._tls:
             # With SASL a password says who somebody is, so that only the nodes need a certificate.
             make_certificates(self.folder, [BROKER] if self._sasl else [BROKER, *self.names], hosts)

@@ -98,6 +98,16 @@ def test_data_of_another_cluster_are_refused_and_nothing_is_started(tmp_path):
         cluster.start()
 
 
+def test_where_certificates_cannot_be_made_the_folder_is_free_for_a_start_without_tls(tmp_path, monkeypatch):
+    home = KafkaHome(tmp_path / "libs", "no-java", "4")
+    data = tmp_path / "new" / "data"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BranchyError, match=r"'openssl', which is not here.* or start the broker without --tls"):
+        KafkaCluster(home, data, nodes=3, security="SASL_SSL").start()
+    anew = KafkaCluster(home, data)
+    assert (anew.plan.security, len(anew.plan.nodes), anew.users.names) == ("PLAINTEXT", 1, ())
+
+
 def test_a_node_that_ends_as_it_starts_is_told_with_kafkas_reason_and_nothing_is_left(kafka_home, tmp_path):
     cluster = KafkaCluster(kafka_home, tmp_path / "data", java_options=("-XX:TieredStopAtLevel=1",))
     data = kafka_config.node_folder(cluster.data, cluster.plan.nodes[0]) / kafka_config.DATA_FOLDER
