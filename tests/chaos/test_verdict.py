@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from chaos.faults import CLOSE_WINDOW_S, Act, Fault, Window
-from chaos.traffic import Seen
+from chaos.traffic import Place, Seen
 from chaos.verdict import OPEN_WINDOW_S, Verdict, judge, table
 from chaos.world import BreakerChange
 
@@ -28,14 +28,19 @@ def answer(number: int, reason: str = "confident", status: str = "ok") -> Answer
     return Answer(request=f"q{number}", status=cast(Any, status), reason=cast(Any, reason), tier="edge", model="m")
 
 
-def seen(number: int, latency_s: float = 0.1, *, right: bool = True, **of_answer: str) -> Seen:
+PLACE = Place(request=3, answer=7)
+
+
+def seen(
+    number: int, latency_s: float = 0.1, *, right: bool = True, place: Place | None = PLACE, **of_answer: str
+) -> Seen:
     """A request that was asked at `START_S`."""
     outcome = Outcome(f"q{number}", number, latency_s, answer(number, **of_answer))
-    return Seen(outcome, START_S + latency_s, right)
+    return Seen(outcome, START_S + latency_s, right, place)
 
 
 def unanswered(number: int) -> Seen:
-    return Seen(Outcome(f"q{number}", number, 31.0, None, "no answer within 31 s"), START_S + 31.0, True)
+    return Seen(Outcome(f"q{number}", number, 31.0, None, "no answer within 31 s"), START_S + 31.0, True, PLACE)
 
 
 def verdict_on(
@@ -60,7 +65,7 @@ def broken(some: Sequence[Seen], **how: Any) -> list[str]:
 
 
 GOOD = [seen(0), seen(1, 1.09, reason="timeout"), seen(2)]
-WINDOW = Window("node 2", START_S, 8.0)
+WINDOW = Window("node 2", START_S, 8.0, requests=frozenset({3, 4}))
 
 
 def test_answers_in_time_break_nothing():
@@ -79,7 +84,7 @@ def test_answers_in_time_break_nothing():
         (GOOD[1:], "an answer was handed on twice, or to nobody"),
         (
             [*GOOD, seen(3, 1.11)],
-            "1 answers came later than their deadline + 0.1 s, one after 1.11 s: {'confident': 1}",
+            "1 answers came later than their deadline + 0.1 s, one after 1.11 s, on partitions [3]: {'confident': 1}",
         ),
         ([*GOOD, seen(3, status="rejected", reason="expired")], "1 requests were refused without need: {'expired': 1}"),
     ],
@@ -98,6 +103,19 @@ def test_in_a_fail_overs_window_answers_may_be_late_or_refusals_and_the_last_is_
     assert verdict.broken == []
     assert (verdict.late, verdict.refused, verdict.window_s) == (2, 1, 7.5)
     assert len(broken([*GOOD, seen(3, 8.5)], windows=[WINDOW])) == 1
+
+
+@pytest.mark.parametrize("place", [Place(request=5, answer=3), None])
+@pytest.mark.parametrize("how", [{"latency_s": 5.0}, {"status": "rejected", "reason": "expired"}])
+def test_in_a_fail_overs_window_what_lies_on_other_partitions_is_held_to_its_promises(place, how):
+    assert len(broken([*GOOD, seen(3, place=place, **how)], windows=[WINDOW])) == 1
+
+
+def test_a_fail_over_of_the_answers_partition_is_one_of_all_that_ask_for_their_answers_there():
+    some = [*GOOD, seen(3, 5.0, place=Place(request=5, answer=7))]
+    window = Window("node 2", START_S, 8.0, requests=frozenset({3, 4}), answers=frozenset({7}))
+    assert broken(some, windows=[window]) == []
+    assert len(broken([*some, seen(4, 5.0, place=Place(request=5, answer=8))], windows=[window])) == 1
 
 
 def test_on_a_busy_machine_time_does_not_count_and_everything_else_does():

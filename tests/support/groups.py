@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from client import WAIT_S
 from confluent_kafka import ConsumerGroupTopicPartitions
@@ -14,6 +14,13 @@ def wait_for_shares(brokers: str, group: str, shares: list[int]) -> None:
     """Until the members of a group own so many partitions each, by the broker's word."""
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     _wait(lambda: _shares(admin, group), sorted(shares), f"members of {group} to have so many partitions each")
+
+
+def owned(brokers: str, group: str) -> Mapping[str, frozenset[int]]:
+    """By the client ids of a group's members the partitions that they own, by the broker's word."""
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+    members = admin.describe_consumer_groups([group])[group].result().members
+    return {each.client_id: frozenset(p.partition for p in each.assignment.topic_partitions) for each in members}
 
 
 def wait_for_commits(brokers: str, group: str, count: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from branchy.transport.kafka.config import CLASSIC_GROUP
+from chaos.traffic import Seen
 from chaos.world import NODES, REPLICAS, World
 
 REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
@@ -16,7 +17,10 @@ REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
 HANDOVER_WINDOW_S = 3.0
 """Before and after a replica of the first tier leaves or joins: partitions change hands."""
 BROKER_WINDOW_S = 8.0
-"""After a broker died: its session ends, others lead its partitions, and all clients find out."""
+"""After a broker died, for partitions that it led: its session ends, others lead them, and all clients find out."""
+COPY_WINDOW_S = 6.0
+"""The same for partitions that it had a copy of and others lead: until its session ends, after a new controller's
+election if need be, they wait for that copy, and nobody reads what not all copies in sync have."""
 CLOSE_WINDOW_S = 5.0
 """After a link is back: what was lost before may open a breaker a deadline later, clients connect again, and the next
 probe closes it (every 2 s unless told)."""
@@ -35,23 +39,33 @@ LOOK_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time in which answers may come late, or be refusals, because something that they need is gone.
+    """A time in which some answers may come late, or be refusals, because something that they need is gone.
+
+    Those are the answers to what lies on the first tier's partitions that fail over, and all answers where the
+    partition that they come back in does. What a further tier's replica, or partition, had of a request excuses
+    nothing: the tier behind it answers in time.
 
     Attributes:
         what: that is gone.
         start_s: since when, by `time.time()`.
         promised_s: how long it may last.
         unsure_s: how much earlier it may have begun.
+        requests: partitions of the first tier's requests that fail over.
+        answers: partitions of the device's answers that do.
     """
 
     what: str
     start_s: float
     promised_s: float
     unsure_s: float = 0.0
+    requests: frozenset[int] = frozenset()
+    answers: frozenset[int] = frozenset()
 
-    def covers(self, at_s: float) -> bool:
-        """Whether a moment is in it."""
-        return self.start_s - self.unsure_s <= at_s <= self.start_s + self.promised_s
+    def excuses(self, seen: Seen) -> bool:
+        """Whether a request's answer ended in this time and needed what is gone."""
+        if seen.place is None or not self.start_s - self.unsure_s <= seen.ended_s <= self.start_s + self.promised_s:
+            return False
+        return seen.place.request in self.requests or seen.place.answer in self.answers
 
 
 @dataclass
@@ -84,15 +98,15 @@ class Act:
         while not has_come() and time.monotonic() < until_s:
             time.sleep(LOOK_S)
 
-    def fails_over(self, what: str, promised_s: float) -> Window:
-        """Say that something is gone now."""
-        window = Window(what, time.time(), promised_s)
+    def fails_over(self, what: str, promised_s: float, **partitions: frozenset[int]) -> Window:
+        """Say that something is gone now; see `Window` for the partitions."""
+        window = Window(what, time.time(), promised_s, **partitions)
         self.windows.append(window)
         return window
 
-    def hands_over(self, what: str) -> None:
-        """Say that partitions of the first tier change hands about now."""
-        self.windows.append(Window(what, time.time(), HANDOVER_WINDOW_S, unsure_s=HANDOVER_WINDOW_S))
+    def hands_over(self, what: str, at_s: float, requests: frozenset[int]) -> None:
+        """Say that partitions of the first tier changed hands about then."""
+        self.windows.append(Window(what, at_s, HANDOVER_WINDOW_S, unsure_s=HANDOVER_WINDOW_S, requests=requests))
 
     def outlast(self, window: Window) -> None:
         """Go on until a window is over."""
@@ -196,13 +210,18 @@ def kill_one(act: Act, tier: str) -> None:
     What a killed replica of a further tier had taken is answered in time by the tier behind it. Only the
     first tier's requests have to wait for another replica.
     """
-    replica = act.random.choice(REPLICAS)
-    act.did.append(f"{tier}-{replica}")
-    gone = act.fails_over(f"{tier}-{replica}", REPLICA_WINDOW_S if tier == act.world.tiers[0] else 0.0)
+    replica, is_first = act.random.choice(REPLICAS), tier == act.world.tiers[0]
+    name = f"{tier}-{replica}"
+    act.did.append(name)
+    had = act.world.owned_by(tier, replica) if is_first else frozenset()
+    gone = act.fails_over(name, REPLICA_WINDOW_S if is_first else 0.0, requests=had)
     act.world.kill(tier, replica)
     act.world.start((tier, replica))
+    joined_s = time.time()
     act.outlast(gone)
     act.world.wait_shared()
+    if is_first:  # what it had for whom it replaces is in the window above
+        act.hands_over(f"{name} joins", joined_s, act.world.owned_by(tier, replica) - had)
 
 
 def _restarts(act: Act) -> None:
@@ -216,23 +235,30 @@ def _restarts(act: Act) -> None:
 
 def restart_one(act: Act, tier: str, replica: int) -> None:
     """Tell a replica to stop, and start it again once it has."""
-    act.did.append(f"{tier}-{replica}")
-    is_first = tier == act.world.tiers[0]
+    name, is_first = f"{tier}-{replica}", tier == act.world.tiers[0]
+    act.did.append(name)
     if is_first:
-        act.hands_over(f"{tier}-{replica} leaves")
+        act.hands_over(f"{name} leaves", time.time(), act.world.owned_by(tier, replica))
     act.world.stop(tier, replica)
     act.world.start((tier, replica))
-    if is_first:
-        act.hands_over(f"{tier}-{replica} joins")
+    joined_s = time.time()
     act.world.wait_shared()
+    if is_first:
+        act.hands_over(f"{name} joins", joined_s, act.world.owned_by(tier, replica))
 
 
 def kill_broker(act: Act) -> None:
-    """One broker of the three is killed, and comes back once the others have taken over."""
+    """One broker of the three is killed, and comes back once the others have taken over.
+
+    Each partition has a copy on each of three brokers, so all wait for a moment; those that it led for longer.
+    """
     node = act.random.randint(1, NODES)
     act.did.append(f"node {node}")
     act.pause(BEFORE_S)
-    gone = act.fails_over(f"node {node}", BROKER_WINDOW_S)
+    led, had = act.world.partitions_at(node, act.world.first_requests)
+    led_answers, had_answers = act.world.partitions_at(node, act.world.device_answers)
+    act.fails_over(f"copies of node {node}", COPY_WINDOW_S, requests=had, answers=had_answers)
+    gone = act.fails_over(f"node {node}", BROKER_WINDOW_S, requests=led, answers=led_answers)
     act.world.cluster.kill_node(node)
     act.outlast(gone)
     act.world.cluster.start_node(node)

@@ -9,20 +9,38 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from branchy.config import DeviceSettings, LinkSettings
+from branchy.core import topics
 from branchy.core.cascade import Array
 from branchy.core.requester import Outcome
+from branchy.core.wire import request_id
 from branchy.datasets.loading import load
 from branchy.runner.cascade import Cascade
 from branchy.runner.device import Device
 from branchy.store.bundle import Bundle
+from branchy.transport.kafka import KafkaLink
+from branchy.transport.kafka.addresses import KafkaAddress, KafkaToken
 
 DEADLINE_S = 1.0
+READ_TIMEOUT_S = 20.0
 GRACE_S = 30.0
 """So long after its deadline an answer is still waited for; then the request counts as lost."""
+
+
+class Place(NamedTuple):
+    """Where a request lies, as the brokers have it.
+
+    Attributes:
+        request: its partition of the first tier's requests.
+        answer: the partition of the device's answers that it asks for its answer in.
+    """
+
+    request: int
+    answer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +51,13 @@ class Seen:
         outcome: how it ended.
         ended_s: when, by `time.time()`.
         right: whether its answer is what the model says at the exit that it names; a refusal has none to be wrong.
+        place: where it lies; None when the brokers never took it.
     """
 
     outcome: Outcome
     ended_s: float
     right: bool
+    place: Place | None
 
     @property
     def asked_s(self) -> float:
@@ -60,6 +80,8 @@ class Traffic:
         self._samples = [sample for sample, _ in test]
         self._expected = _expected(bundle, test.read(np.arange(len(test)))[0])
         self._rate, self.deadline_s = rate, deadline_s
+        self._link = KafkaLink(LinkSettings(brokers=brokers), "places")
+        self._queue = topics.requests(bundle.spec.name, bundle.spec.stages[0].name)
         settings = DeviceSettings(
             bundle=bundle.path,
             back=LinkSettings(brokers=brokers),
@@ -91,10 +113,23 @@ class Traffic:
     def __exit__(self, *exception: object) -> None:
         """Close the device."""
         self.device.close()
+        self._link.close()
 
     def _ask(self, over: threading.Event) -> list[Seen]:
-        outcomes = self.device.run(self._until(over), rate=self._rate)
-        return [Seen(outcome, time.time(), self._is_right(outcome)) for outcome in outcomes]
+        ended = [(outcome, time.time()) for outcome in self.device.run(self._until(over), rate=self._rate)]
+        places = self._places()
+        return [Seen(each, at_s, self._is_right(each), places.get(each.request)) for each, at_s in ended]
+
+    def _places(self) -> Mapping[str, Place]:
+        """Where each request lies, those of earlier times too: by what the first tier's queue holds."""
+        places = {}
+        for delivery in self._link.browse(self._queue, READ_TIMEOUT_S):
+            request, token = request_id(delivery.message.headers), cast(KafkaToken, delivery.token)
+            answer = cast(KafkaAddress, delivery.reply_to).partition
+            assert request is not None
+            assert answer is not None
+            places[request] = Place(token.assignment.partition, answer)
+        return places
 
     def _until(self, over: threading.Event) -> Iterator[Array]:
         return itertools.takewhile(lambda _: not over.is_set(), itertools.cycle(self._samples))

@@ -29,9 +29,9 @@ class Verdict:
         did: to whom.
         asked: requests.
         reasons: of the answers that are predictions.
-        refused: answers that are none, all within a fail-over's window.
+        refused: answers that are none, all of what fails over.
         lost: without an answer.
-        late: answered more than `LATE_S` after their deadline, all within a fail-over's window.
+        late: answered more than `LATE_S` after their deadline, all of what fails over.
         again: answers that came a second time, and were not handed on.
         longest_s: the longest that a request took.
         window_s: of fail-overs, how long after their start the last late answer or refusal came.
@@ -79,7 +79,7 @@ def judge(
     answers = [(each, each.outcome.answer) for each in seen]
     late = [each for each in seen if each.outcome.latency_s > deadline_s + LATE_S]
     refused = [each for each, answer in answers if answer is not None and answer.status != "ok"]
-    excused = [each.ended_s - w.start_s for each in (*late, *refused) for w in act.windows if w.covers(each.ended_s)]
+    excused = [each.ended_s - w.start_s for each in (*late, *refused) for w in act.windows if w.excuses(each)]
     verdict = Verdict(
         fault=fault.name,
         did=", ".join(act.did),
@@ -107,7 +107,7 @@ def _broken_answers(
     timed: bool,
 ) -> Iterator[str]:
     def outside(some: Sequence[Seen]) -> list[Seen]:
-        return [each for each in some if not any(window.covers(each.ended_s) for window in act.windows)]
+        return [each for each in some if not any(window.excuses(each) for window in act.windows)]
 
     if not seen:
         yield "nothing was asked"
@@ -126,7 +126,8 @@ def _broken_answers(
         reasons = Counter(each.outcome.answer.reason for each in behind if each.outcome.answer)
         yield (
             f"{len(behind)} answers came later than their deadline + {LATE_S:g} s, one after {worst_s:.2f} s"
-            f"{_when(behind, act)}: {dict(reasons)}"
+            f"{_when(behind, act)}, on partitions {sorted({each.place.request for each in behind if each.place})}: "
+            f"{dict(reasons)}"
         )
     reasons = Counter(each.outcome.answer.reason for each in outside(refused) if each.outcome.answer)
     if denied := [reason for reason in reasons.elements() if timed or reason not in OUT_OF_TIME]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from groups import wait_for_shares
+from groups import owned, wait_for_shares
 
 from branchy.brokers.apache_kafka import KafkaCluster
 from branchy.brokers.kafka_config import HOST, NodePlan, free_ports
@@ -168,7 +168,10 @@ class World:
         self._ready_file(tier, replica).unlink(missing_ok=True)
         log = self._log(tier, replica)
         self._log_starts[tier, replica] = log.stat().st_size if log.exists() else 0
+        settings = self._folder / f"{tier}-{replica}.toml"
+        settings.write_text(f'[back.options]\n"client.id" = "{tier}-{replica}"\n', encoding="utf-8")
         line = branchy("serve", "--bundle", self.bundle.path, "--tier", ",".join(self.stages[tier]))
+        line += ["--config", str(settings)]
         line += ["--replica", str(replica), "--back", self.cluster.brokers]
         line += ["--ready-file", str(self._ready_file(tier, replica))]
         if tier != self.tiers[-1]:
@@ -214,6 +217,10 @@ class World:
         for tier in self.tiers:
             wait_for_shares(self.cluster.brokers, self._group(tier), [PARTITIONS // len(REPLICAS)] * len(REPLICAS))
 
+    def owned_by(self, tier: str, replica: int) -> frozenset[int]:
+        """The partitions of a tier's queue that a replica has, by the broker's word."""
+        return owned(self.cluster.brokers, self._group(tier)).get(f"{tier}-{replica}", frozenset())
+
     def breaker_changes(self) -> list[BreakerChange]:
         """All that the logs of the replicas that run say of their breakers, in order."""
         found = []
@@ -240,6 +247,23 @@ class World:
         return f"branchy.{self.bundle.spec.name}.{tier}"
 
     # --- what the brokers hold -------------------------------------------------------------------------------------
+
+    @property
+    def first_requests(self) -> str:
+        """The topic of the first tier's requests."""
+        return topics.requests(self.bundle.spec.name, self.tiers[0])
+
+    @property
+    def device_answers(self) -> str:
+        """The topic of the device's answers."""
+        return topics.answers(self.bundle.spec.name, "device")
+
+    def partitions_at(self, node: int, topic: str) -> tuple[frozenset[int], frozenset[int]]:
+        """The partitions of a topic that a broker leads, and those that it has a copy of."""
+        admin = AdminClient({"bootstrap.servers": self.cluster.brokers, "log_level": 0})
+        partitions = admin.list_topics(topic, timeout=CALL_TIMEOUT_S).topics[topic].partitions.values()
+        led = frozenset(each.id for each in partitions if each.leader == node)
+        return led, frozenset(each.id for each in partitions if node in each.replicas)
 
     def wait_in_sync(self) -> None:
         """Until every partition has all its copies in sync."""
