@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 from chaos import resources
-from chaos.resources import MORE_CONNECTIONS, MORE_MEMORY_BYTES, held, leaks
+from chaos.resources import MORE_CONNECTIONS, MORE_MEMORY_BYTES, Held, Watched
 
 OWN = {"test": os.getpid()}
 
@@ -16,8 +17,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "SETTLE_TIMEOUT_S", 0.0)
 
 
-def test_what_a_process_holds_as_before_is_no_leak():
-    assert list(leaks(held(OWN), OWN)) == []
+@pytest.fixture
+def watched() -> Watched:
+    watched = Watched()
+    watched.look(OWN)
+    return watched
+
+
+def test_what_a_process_holds_as_before_is_no_leak(watched):
+    assert list(watched.leaks(OWN)) == []
 
 
 @pytest.mark.parametrize(
@@ -29,18 +37,31 @@ def test_what_a_process_holds_as_before_is_no_leak():
         ("connections", MORE_CONNECTIONS + 1),
     ],
 )
-def test_more_of_anything_is_a_leak(what, more):
-    now = held(OWN)["test"]
-    before = {"test": replace(now, **{what: getattr(now, what) - more})}
-    assert [text.split(" has ")[0] for text in leaks(before, OWN)] == [f"test had {getattr(now, what) - more} {what},"]
+def test_more_of_anything_is_a_leak(watched, what, more):
+    now = Held.by(OWN["test"])
+    watched._first = {OWN["test"]: replace(now, **{what: getattr(now, what) - more})}
+    (text,) = watched.leaks(OWN)
+    assert text.startswith(f"test had {getattr(now, what) - more} {what}, has ")
 
 
-def test_a_thread_that_is_left_is_seen():
-    before, stop = held(OWN), threading.Event()
+@pytest.fixture
+def one_more_thread() -> Iterator[Callable[[], None]]:
+    stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
-    thread.start()
-    try:
-        assert len(list(leaks(before, OWN))) == 1
-    finally:
-        stop.set()
-        thread.join()
+    yield thread.start
+    stop.set()
+    thread.join()
+
+
+def test_a_thread_that_is_left_is_seen_also_when_it_was_there_at_the_second_look(watched, one_more_thread):
+    one_more_thread()
+    assert len(list(watched.leaks(OWN))) == 1
+    watched.look(OWN)
+    assert len(list(watched.leaks(OWN))) == 1
+
+
+def test_a_process_that_was_not_looked_at_yet_leaks_nothing(one_more_thread):
+    """It took the place of one that was killed."""
+    watched = Watched()
+    one_more_thread()
+    assert list(watched.leaks(OWN)) == []

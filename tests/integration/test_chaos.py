@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from chaos.faults import Act, Fault, kill_broker, kill_one, link_faults, restart_one
-from chaos.resources import held, leaks
+from chaos.resources import Watched
 from chaos.run import leftovers, play
 from chaos.traffic import Traffic
 from chaos.world import World
@@ -55,23 +55,27 @@ def world(kafka_home: KafkaHome, digits_bundle: Bundle, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
+def watched() -> Watched:
+    return Watched()
+
+
+@pytest.fixture(scope="module")
 def traffic(world: World) -> Iterator[Traffic]:
     with Traffic(world.bundle, world.cluster.brokers, RATE, deadline_s=3.0) as traffic:
         yield traffic
 
 
-def check(world: World, traffic: Traffic, fault: Fault) -> None:
+def check(world: World, traffic: Traffic, watched: Watched, fault: Fault) -> None:
+    watched.look(world.pids())
     verdict = play(world, traffic, fault, random.Random(1), timed=False)
     assert not verdict.broken, verdict
     assert verdict.asked > RATE * HOLD_S
+    assert list(watched.leaks(world.pids())) == []
 
 
 @pytest.mark.parametrize("name", ["latency-500", "black-hole", "resets", "flapping"])
-def test_every_request_is_answered_once_whatever_a_link_does_and_nothing_leaks(world, traffic, name):
-    pids = world.pids()
-    before = held(pids)
-    check(world, traffic, SPOILT[name])
-    assert list(leaks(before, pids)) == []
+def test_every_request_is_answered_once_whatever_a_link_does_and_nothing_leaks(world, traffic, watched, name):
+    check(world, traffic, watched, SPOILT[name])
 
 
 @pytest.mark.parametrize(
@@ -82,8 +86,10 @@ def test_every_request_is_answered_once_whatever_a_link_does_and_nothing_leaks(w
         ("a broker killed and back", kill_broker),
     ],
 )
-def test_every_request_is_answered_once_although_processes_go_and_come(world, traffic, what, script):
-    check(world, traffic, Fault(what, script))
+def test_every_request_is_answered_once_although_processes_go_and_come_and_nothing_leaks(
+    world, traffic, watched, what, script
+):
+    check(world, traffic, watched, Fault(what, script))
 
 
 def test_everything_is_settled_in_the_end_and_the_tiers_have_nothing_under_way(world):

@@ -40,28 +40,40 @@ class Held:
         return Held(process.memory_info().rss, process.num_threads(), process.num_fds() - connections, connections)
 
 
-def held(pids: Mapping[str, int]) -> Mapping[str, Held]:
-    """What processes hold now, by their names."""
-    return {name: Held.by(pid) for name, pid in pids.items()}
+class Watched:
+    """What each process held when it was looked at first; what it holds later is held against that.
+
+    Not against the look before: librdkafka has a thread and two files for each broker that it knows, forgets one that
+    was away, and learns of it again minutes later.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[int, Held] = {}
+
+    def look(self, pids: Mapping[str, int]) -> None:
+        """Take what processes hold that were not looked at before."""
+        self._first = {pid: Held.by(pid) for pid in pids.values()} | self._first
+
+    def leaks(self, pids: Mapping[str, int]) -> Iterator[str]:
+        """What those that were looked at hold more of, after they had the time to give it back; a line each."""
+        until_s = time.monotonic() + SETTLE_TIMEOUT_S
+        while (found := list(self._leaks(pids))) and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
+        yield from found
+
+    def _leaks(self, pids: Mapping[str, int]) -> Iterator[str]:
+        for name, pid in pids.items():
+            if pid in self._first:
+                yield from _more(name, self._first[pid], Held.by(pid))
 
 
-def leaks(before: Mapping[str, Held], pids: Mapping[str, int]) -> Iterator[str]:
-    """What processes hold more of than before, after they had the time to give it back; a line each."""
-    until_s = time.monotonic() + SETTLE_TIMEOUT_S
-    while (found := list(_leaks(before, held(pids)))) and time.monotonic() < until_s:
-        time.sleep(LOOK_S)
-    yield from found
-
-
-def _leaks(before: Mapping[str, Held], now: Mapping[str, Held]) -> Iterator[str]:
-    for name, was in before.items():
-        found = now[name]
-        allowed = {
-            "memory_bytes": was.memory_bytes + MORE_MEMORY_BYTES,
-            "threads": was.threads,
-            "files": was.files,
-            "connections": was.connections + MORE_CONNECTIONS,
-        }
-        for what, most in allowed.items():
-            if getattr(found, what) > most:
-                yield f"{name} had {getattr(was, what)} {what}, has {getattr(found, what)}"
+def _more(name: str, was: Held, found: Held) -> Iterator[str]:
+    allowed = {
+        "memory_bytes": was.memory_bytes + MORE_MEMORY_BYTES,
+        "threads": was.threads,
+        "files": was.files,
+        "connections": was.connections + MORE_CONNECTIONS,
+    }
+    for what, most in allowed.items():
+        if getattr(found, what) > most:
+            yield f"{name} had {getattr(was, what)} {what}, has {getattr(found, what)}"

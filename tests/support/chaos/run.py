@@ -26,7 +26,7 @@ from branchy.errors import BranchyError
 from branchy.runner.processes import Interrupts, Processes, branchy
 from branchy.store.bundle import Bundle
 from chaos.faults import CALM, REPLACEMENTS, WARM_UP, Act, Fault, link_faults
-from chaos.resources import held, leaks
+from chaos.resources import Watched
 from chaos.traffic import Traffic
 from chaos.verdict import Verdict, judge, table
 from chaos.world import LOOK_S, World
@@ -50,18 +50,16 @@ def play(world: World, traffic: Traffic, fault: Fault, choices: random.Random, *
     return judge(fault, act, seen, traffic.counters - counted, changes, deadline_s=traffic.deadline_s, timed=timed)
 
 
-def play_round(world: World, traffic: Traffic, choices: random.Random) -> Iterator[Verdict]:
+def play_round(world: World, traffic: Traffic, watched: Watched, choices: random.Random) -> Iterator[Verdict]:
     """Every fault once; those of links first, as what they leave behind is seen in tiers that live on."""
     yield play(world, traffic, CALM, choices, timed=True)
-    pids = world.pids()
-    before = held(pids)
     to_second, to_third = world.links
-    for fault in _shuffled(list(link_faults(to_second, to_third).values()), choices):
+    of_links = _shuffled(list(link_faults(to_second, to_third).values()), choices)
+    for fault in [*of_links, *_shuffled(list(REPLACEMENTS.values()), choices)]:
+        watched.look(world.pids())
         verdict = play(world, traffic, fault, choices, timed=True)
-        verdict.broken += [f"since the start: {leak}" for leak in leaks(before, pids)]
+        verdict.broken += [f"since the start: {leak}" for leak in watched.leaks(world.pids())]
         yield verdict
-    for fault in _shuffled(list(REPLACEMENTS.values()), choices):
-        yield play(world, traffic, fault, choices, timed=True)
 
 
 def leftovers(world: World) -> Iterator[str]:
@@ -116,10 +114,10 @@ def _run(folder: Path, requests: int, seed: int, rate: float, verdicts: list[Ver
         world = stack.enter_context(World(folder, home, toxiproxy, bundle, processes, JAVA_OPTIONS))
         traffic = stack.enter_context(Traffic(bundle, world.cluster.brokers, rate))
         verdicts.append(play(world, traffic, WARM_UP, choices, timed=False))  # Java compiles as it goes
-        rounds = 0
+        watched, rounds = Watched(), 0
         while not rounds or sum(verdict.asked for verdict in verdicts) < requests:
             rounds += 1
-            for verdict in play_round(world, traffic, choices):
+            for verdict in play_round(world, traffic, watched, choices):
                 print(f"{verdict.asked} asked, {verdict.lost} lost", flush=True)
                 verdicts.append(verdict)
         left = list(leftovers(world))
