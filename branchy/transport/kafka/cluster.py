@@ -33,7 +33,7 @@ EMBEDDED_CLUSTER = "mockCluster"
 MAX_BATCH_BYTES = 1_000_000
 UNPREPARED_BATCH_BYTES = ROOM_BYTES // 2
 """Where topics are sent to whose limits are not known, such as those that answers are asked for in: far below what
-branchy expects them to take, as a batch that is too large takes every answer in it along. It has a price: 10,000 answers
+branchy expects them to take, as a batch that is too large takes every answer in it along. Its price: 10,000 answers
 of 1 kB at once left at 11,000 to 28,000 a second, in batches of 1 MB at 32,000 to 88,000 (one node, two busy cores); a
 tier makes some thousands a second."""
 
