@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from statistics import median
 
 import pytest
 from chaos import resources
-from chaos.resources import MORE_CONNECTIONS, MORE_MEMORY_BYTES, Held, Watched
+from chaos.resources import MORE_BROKERS, MORE_CONNECTIONS, MORE_MEMORY_BYTES, Held, Watched
+from confluent_kafka import Producer
 
 OWN = {"test": os.getpid()}
 
@@ -35,6 +38,7 @@ def test_what_a_process_holds_as_before_is_no_leak(watched):
         ("files", 1),
         ("threads", 1),
         ("connections", MORE_CONNECTIONS + 1),
+        ("brokers", MORE_BROKERS + 1),
     ],
 )
 def test_more_of_anything_is_a_leak(watched, what, more):
@@ -58,6 +62,22 @@ def test_a_thread_that_is_left_is_seen_also_when_it_was_there_at_the_second_look
     assert len(list(watched.leaks(OWN))) == 1
     watched.look(OWN)
     assert len(list(watched.leaks(OWN))) == 1
+
+
+def test_a_broker_that_a_client_knows_is_counted_with_all_that_it_takes():
+    """A thread and two files: else a broker that was away and is back looks like a leak."""
+
+    def taken_by(servers: int) -> tuple[float, float]:
+        before = Held.by(OWN["test"])
+        clients.append(Producer({"bootstrap.servers": ",".join(f"127.0.0.{n + 1}:1" for n in range(servers))}))
+        until_s = time.monotonic() + 10.0
+        while Held.by(OWN["test"]).brokers < before.brokers + servers:  # a thread takes its name when it begins
+            assert time.monotonic() < until_s
+        looks = [Held.by(OWN["test"]) for _ in range(21)]  # some see a socket that is just opened, or just closed
+        return median(look.threads for look in looks) - before.threads, median(k.files for k in looks) - before.files
+
+    clients: list[Producer] = []
+    assert taken_by(1) == taken_by(4)
 
 
 def test_a_process_that_was_not_looked_at_yet_leaks_nothing(one_more_thread):

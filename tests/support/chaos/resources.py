@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -12,6 +14,10 @@ MORE_MEMORY_BYTES = 16 << 20
 """What a tier may have grown by after it has warmed up: allocators keep some of what was under way at once."""
 MORE_CONNECTIONS = 6
 """librdkafka opens connections to nodes as it needs them, and keeps them."""
+BROKER_THREAD, FILES_A_BROKER = "rdk:broker", 2
+"""librdkafka's thread for a broker that a client knows, by the beginning of its name, and what it has open."""
+MORE_BROKERS = 6
+"""A client forgets a broker that is away, and learns of it again once it is back; a tier has up to five clients."""
 SETTLE_TIMEOUT_S = 15.0
 LOOK_S = 0.2
 
@@ -22,30 +28,39 @@ class Held:
 
     Attributes:
         memory_bytes: resident.
-        threads: running.
-        files: open, connections not counted.
+        threads: running, and
+        files: open; without connections, and without those of `brokers`.
         connections: sockets.
+        brokers: that librdkafka has threads for.
     """
 
     memory_bytes: int
     threads: int
     files: int
     connections: int
+    brokers: int
 
     @staticmethod
     def by(pid: int) -> Held:
         """A process that runs."""
         process = psutil.Process(pid)
-        connections = len(process.net_connections())
-        return Held(process.memory_info().rss, process.num_threads(), process.num_fds() - connections, connections)
+        connections, brokers = len(process.net_connections()), _threads(pid, BROKER_THREAD)
+        threads = process.num_threads() - brokers
+        files = process.num_fds() - connections - FILES_A_BROKER * brokers
+        return Held(process.memory_info().rss, threads, files, connections, brokers)
+
+
+def _threads(pid: int, name: str) -> int:
+    """How many threads have names that begin so."""
+    found = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += file.read_text().startswith(name)
+    return found
 
 
 class Watched:
-    """What each process held when it was looked at first; what it holds later is held against that.
-
-    Not against the look before: librdkafka has a thread and two files for each broker that it knows, forgets one that
-    was away, and learns of it again minutes later.
-    """
+    """What each process held when it was looked at first; what it holds later is held against that."""
 
     def __init__(self) -> None:
         self._first: dict[int, Held] = {}
@@ -73,6 +88,7 @@ def _more(name: str, was: Held, found: Held) -> Iterator[str]:
         "threads": was.threads,
         "files": was.files,
         "connections": was.connections + MORE_CONNECTIONS,
+        "brokers": was.brokers + MORE_BROKERS,
     }
     for what, most in allowed.items():
         if getattr(found, what) > most:
