@@ -6,6 +6,7 @@ import pytest
 import tier_world
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from simulation.mutants import ForgetsDeadlines, LosesTheReplaced, ReplacesAcrossDevices
 
 from branchy.core import tier_events as ev
 from branchy.core.job_table import JobTable
@@ -37,26 +38,6 @@ class AnswersTwice(TierMachine):
             self._send(job.token, ev.SendAnswer(job.token, job.reply_to, job.correlation, answer, None))
 
 
-class NeverDue(JobTable):
-    def watch(self, job):
-        pass
-
-
-class ForgetsDeadlines(TierMachine):
-    """Never looks at the time."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self._jobs = NeverDue()
-
-
-class LosesTheReplaced(TierMachine):
-    """Drops the older delivery of a request that came again, without a word."""
-
-    def _replace(self, job, event, deadline):
-        self._jobs.move(job, event.token)
-
-
 class SameIds(JobTable):
     """Takes the same ids from the same reply address for the same request."""
 
@@ -70,22 +51,6 @@ class ReplacesAcrossPayloads(TierMachine):
     def __init__(self, *args):
         super().__init__(*args)
         self._jobs = SameIds()
-
-
-class SameRequests(JobTable):
-    """Takes the same request from the same reply address for the same attempt."""
-
-    def same(self, job):
-        others = (other for other in self if other.reply_to == job.reply_to)
-        return next((other for other in others if other.request.same_as(job.request)), None)
-
-
-class ReplacesAcrossAttempts(TierMachine):
-    """Lets a delivery give way to one of another attempt."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self._jobs = SameRequests()
 
 
 class SettlesTheForgotten(TierMachine):
@@ -112,7 +77,7 @@ class HasNoBounds(TierMachine):
         ForgetsDeadlines,
         LosesTheReplaced,
         ReplacesAcrossPayloads,
-        ReplacesAcrossAttempts,
+        ReplacesAcrossDevices,
         SettlesTheForgotten,
         HasNoBounds,
     ],
