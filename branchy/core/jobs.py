@@ -39,6 +39,7 @@ class Job:
 
     Attributes:
         token: of its newest delivery.
+        key: where its like is looked for: who asks in which attempt, the request's id, and the stage.
         model: digest of the model that it asks for.
         request: what came; gone with its payload once the job has ended, whoever still refers to the job.
         asked: when it was put into the tier's queue, on the tier's clock, as far as its age is known.
@@ -58,6 +59,7 @@ class Job:
         "exit",
         "held_bytes",
         "input",
+        "key",
         "model",
         "phase",
         "position",
@@ -77,6 +79,7 @@ class Job:
         self.model = event.request.model
         self.reply_to = event.reply_to
         self.correlation = event.correlation
+        self.key: Key = (event.reply_to, event.correlation, event.request.id, event.request.stage)
         self.deadline = deadline
         self.input = first_input
         self.held_bytes = event.request.held_bytes
@@ -94,11 +97,6 @@ class Job:
         self.up = b""
         self.ticket = Ticket(-1, counts=False)
         self.sent_at = 0.0
-
-    @property
-    def key(self) -> Key:
-        """Where its like is looked for: who asks in which attempt, the request's id, and the stage."""
-        return (self.reply_to, self.correlation, self.request.id, self.request.stage)
 
     def same_as(self, other: Job) -> bool:
         """Whether one answer serves both, which have one `key`: it is the same attempt at the same request.

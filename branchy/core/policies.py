@@ -47,7 +47,7 @@ def probabilities(logits: Array, temperature: float = 1.0) -> NDArray[np.float64
         scaled /= temperature
     np.exp(scaled, out=scaled)
     scaled /= np.add.reduce(scaled, axis=-1, keepdims=True)
-    return np.asarray(scaled)
+    return cast(NDArray[np.float64], scaled)
 
 
 def score(probs: NDArray[np.float64], policy: PolicyName) -> NDArray[np.float64]:
@@ -98,19 +98,19 @@ def judge(logits: Array, settings: ExitSettings) -> list[Verdict]:
         A `Verdict` a sample; its confidence is the largest calibrated probability.
     """
     probs = probabilities(logits, settings.temperature)
-    rows, indices = probs.tolist(), probs.argmax(axis=-1).tolist()
-    confidences = [row[index] for row, index in zip(rows, indices, strict=True)]
+    rows = probs.tolist()
+    confidences = [max(row) for row in rows]
     scores = confidences if settings.policy == "max_prob" else score(probs, settings.policy).tolist()
     return [
-        Verdict(index, confidence, tuple(row), is_sure(score_, settings))
-        for index, confidence, row, score_ in zip(indices, confidences, rows, scores, strict=True)
+        Verdict(row.index(confidence), confidence, tuple(row), is_sure(score_, settings))
+        for confidence, row, score_ in zip(confidences, rows, scores, strict=True)
     ]
 
 
 def judge_finite(logits: Array, settings: ExitSettings) -> list[Verdict | None]:
     """As `judge`, with None for a sample whose logits are not all finite."""
     values = cast(Any, logits)
-    if math.isfinite(np.vdot(values, values)):  # the quickest look; what overflows here is looked at closely
+    if math.isfinite(np.add.reduce(values, axis=None)):  # the quickest look; what overflows here is looked at closely
         return [*judge(logits, settings)]
     finite = np.isfinite(values).all(axis=-1)
     verdicts = judge(np.where(finite[:, None], values, 0.0), settings)

@@ -6,17 +6,19 @@ The reply headers (`kafka_correlationId`, `kafka_replyTopic`, ...) belong to the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pydantic_core
 import safetensors
+from pydantic_core import CoreSchema, core_schema
 
 from branchy.core import tensor_bytes
 from branchy.core.cascade import Array, DType, TensorSpec
@@ -47,7 +49,6 @@ ERROR_CODE, ERROR_TEXT, ERROR_TIER = "branchy-error-code", "branchy-error", "bra
 
 Headers = Sequence[tuple[str, bytes]]
 
-T = TypeVar("T")
 _DTYPES = get_args(DType)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _READ = frozenset(("ce_id", "ce_type", "content-type", "traceparent"))
@@ -367,7 +368,7 @@ def encode_answer(
     headers += [("branchy-request", answer.request.encode()), ("branchy-model", answer.model.encode())]
     if traceparent:
         headers.append(("traceparent", traceparent.encode()))
-    return headers, pydantic_core.to_json(answer)
+    return headers, _TO_JSON.to_json(answer)
 
 
 def decode_answer(headers: Headers, body: bytes) -> Answer:
@@ -381,85 +382,61 @@ def decode_answer(headers: Headers, body: bytes) -> Answer:
         raise WireError("type", f"expected ce_type {ANSWER_TYPE}, got {h.get('ce_type', 'none')[:80]!r}")
     _check_size(body, MAX_JSON_BYTES, " of JSON")
     try:
-        data = pydantic_core.from_json(body)
-        return _answer_from(data)
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError) as error:
-        raise WireError("body", f"expected an answer as JSON: {error!r:.200}") from None
-
-
-def _answer_from(data: dict[str, Any]) -> Answer:
-    if data["status"] not in get_args(Status) or data["reason"] not in get_args(Reason):
-        raise ValueError(f"unknown status or reason: {data['status']!r:.40}, {data['reason']!r:.40}")
-    answer = Answer(
-        request=_text(data["request"]),
-        status=data["status"],
-        reason=data["reason"],
-        tier=_text(data["tier"]),
-        model=_text(data["model"]),
-        label=_optional(_text, data.get("label")),
-        index=_optional(_whole, data.get("index")),
-        confidence=_optional(_share, data.get("confidence")),
-        probabilities=tuple(_share(p) for p in _list(data.get("probabilities", []))),
-        exit=_optional(_text, data.get("exit")),
-        hops=tuple(_hop_from(hop) for hop in _list(data.get("hops", []))),
-        detail=_optional(_text, data.get("detail")),
-        certified=_flag(data.get("certified", False)),
-    )
+        answer = cast(Answer, _FROM_JSON.validate_json(body, strict=True))
+    except pydantic_core.ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, found["loc"]))
+        raise WireError("body", f"expected an answer as JSON: {where and where + ': '}{found['msg']}"[:200]) from None
     known = [field is not None for field in (answer.label, answer.index, answer.confidence)]
     if not all(known) if answer.status == "ok" else any(known):
-        raise ValueError("label, index and confidence go with status ok, and only with it")
+        raise WireError("body", "expected an answer with label, index and confidence with status ok, and only then")
     return answer
 
 
-def _hop_from(data: dict[str, Any]) -> Hop:
-    return Hop(
-        tier=_text(data["tier"]),
-        exit=_optional(_text, data.get("exit")),
-        index=_optional(_whole, data.get("index")),
-        confidence=_optional(_share, data.get("confidence")),
-        queue_ms=_amount(data["queue_ms"]),
-        compute_ms=_amount(data["compute_ms"]),
-        total_ms=_amount(data["total_ms"]),
-        bytes_up=_whole(data.get("bytes_up", 0)),
+def _fields_schema(kind: type, **fields: CoreSchema) -> CoreSchema:
+    """A dataclass as a JSON object: what may be None or has a default may be missing, what it lacks is passed over."""
+    types = []
+    for each in dataclasses.fields(kind):
+        schema = fields[each.name]
+        if schema["type"] == "nullable":
+            schema = core_schema.with_default_schema(schema, default=None)
+        elif each.default is not dataclasses.MISSING:
+            schema = core_schema.with_default_schema(schema, default=each.default)
+        elif each.default_factory is not dataclasses.MISSING:
+            schema = core_schema.with_default_schema(schema, default_factory=each.default_factory)
+        types.append(core_schema.dataclass_field(each.name, schema))
+    arguments = core_schema.dataclass_args_schema(kind.__name__, types)
+    return core_schema.dataclass_schema(kind, arguments, [each.name for each in dataclasses.fields(kind)], slots=True)
+
+
+def _answer_schema() -> CoreSchema:
+    text, whole = core_schema.str_schema(), core_schema.int_schema(ge=0)
+    amount = core_schema.float_schema(ge=0, allow_inf_nan=False)
+    share = core_schema.float_schema(ge=0, le=1, allow_inf_nan=False)
+    or_none = core_schema.nullable_schema
+
+    def several(item: CoreSchema) -> CoreSchema:  # each complaint takes room, so the first ends it
+        return core_schema.tuple_schema([item], variadic_item_index=0, fail_fast=True)
+
+    prediction = {"exit": or_none(text), "index": or_none(whole), "confidence": or_none(share)}
+    hop = _fields_schema(
+        Hop, tier=text, queue_ms=amount, compute_ms=amount, total_ms=amount, bytes_up=whole, **prediction
+    )
+    return _fields_schema(
+        Answer,
+        request=text,
+        status=core_schema.literal_schema([*get_args(Status)]),
+        reason=core_schema.literal_schema([*get_args(Reason)]),
+        tier=text,
+        model=text,
+        label=or_none(text),
+        probabilities=several(share),
+        hops=several(hop),
+        detail=or_none(text),
+        certified=core_schema.bool_schema(),
+        **prediction,
     )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r:.40}")
-    value.encode()  # JSON can spell half a surrogate pair, which no header can carry on
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, got {value!r:.40}")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"expected a whole number from 0 up, got {value!r:.40}")
-    return value
-
-
-def _amount(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
-        raise ValueError(f"expected a number from 0 up, got {value!r:.40}")
-    return float(value)
-
-
-def _share(value: Any) -> float:
-    if not 0 <= (share := _amount(value)) <= 1:
-        raise ValueError(f"expected a share in 0..1, got {value!r:.40}")
-    return share
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"expected true or false, got {value!r:.40}")
-    return value
-
-
-def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
-    return None if value is None else kind(value)
+_TO_JSON = pydantic_core.SchemaSerializer(_answer_schema())
+_FROM_JSON = pydantic_core.SchemaValidator(_answer_schema())

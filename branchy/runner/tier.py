@@ -218,6 +218,7 @@ class Tier:
                 break
             self._handle(self._computed.popleft())
             self._advance()
+        self._send()
         self._inbox.extend(self._computed)  # the rest has a turn of its own
         self._computed.clear()
         self._let_go()
@@ -225,8 +226,12 @@ class Tier:
             self._say_breaker()
 
     def _advance(self) -> None:
-        """Let time pass, and send together what came of it and of the events before."""
+        """Send what there is before anything else is looked at, then let time pass."""
+        self._send()
         self._do(self.machine.advance(self._clock()))
+
+    def _send(self) -> None:
+        """Send together what came of the events so far."""
         if self._unsent_up:
             self._send_up()
         if self._unsent or self._back_full:

@@ -13,11 +13,12 @@ from chaos.traffic import Place, Seen
 from chaos.verdict import OPEN_WINDOW_S, Verdict, judge, table
 from chaos.world import BreakerChange
 
-from branchy.core.messages import Answer
+from branchy.core.messages import Answer, Hop
 from branchy.core.requester import Outcome
 
 START_S = 1_000.0
 DEADLINE_S = 1.0
+HOP = Hop("edge", None, None, None, queue_ms=2.0, compute_ms=1.0, total_ms=990.0)
 
 
 def nothing(act: Act) -> None:
@@ -25,7 +26,8 @@ def nothing(act: Act) -> None:
 
 
 def answer(number: int, reason: str = "confident", status: str = "ok") -> Answer:
-    return Answer(request=f"q{number}", status=cast(Any, status), reason=cast(Any, reason), tier="edge", model="m")
+    said = {"status": cast(Any, status), "reason": cast(Any, reason)}
+    return Answer(request=f"q{number}", **said, tier="edge", model="m", hops=(HOP,))
 
 
 PLACE = Place(request=3, answer=7)
@@ -84,7 +86,8 @@ def test_answers_in_time_break_nothing():
         (GOOD[1:], "an answer was handed on twice, or to nobody"),
         (
             [*GOOD, seen(3, 1.11)],
-            "1 answers came later than their deadline + 0.1 s, one after 1.11 s, on partitions [3]: {'confident': 1}",
+            "1 answers came later than their deadline + 0.1 s, one after 1.11 s (edge 990 ms, 2 of it queued), "
+            "on partitions [3]: {'confident': 1}",
         ),
         ([*GOOD, seen(3, status="rejected", reason="expired")], "1 requests were refused without need: {'expired': 1}"),
     ],

@@ -75,6 +75,7 @@ HOP = {"tier": "", "queue_ms": 0, "compute_ms": 0, "total_ms": 0}
 ANSWERS = {
     "probabilities": ANSWER | {"probabilities": [0] * (ROOM_BYTES // 3)},
     "hops": ANSWER | {"hops": [HOP] * (ROOM_BYTES // 60)},
+    "hops that are none": ANSWER | {"hops": [{}] * (ROOM_BYTES // 4)},
     "what nobody knows": ANSWER | {"more": [[]] * (ROOM_BYTES // 4)},
 }
 

@@ -122,16 +122,22 @@ def _broken_answers(
     if others := {word: n for word, n in counters.items() if word not in ("duplicates", "capped")}:
         yield f"answers came that are nobody's: {others}"
     if behind := outside(late):
-        worst_s = max(each.outcome.latency_s for each in behind)
+        worst = max(behind, key=lambda each: each.outcome.latency_s)
         reasons = Counter(each.outcome.answer.reason for each in behind if each.outcome.answer)
         yield (
-            f"{len(behind)} answers came later than their deadline + {LATE_S:g} s, one after {worst_s:.2f} s"
-            f"{_when(behind, act)}, on partitions {sorted({each.place.request for each in behind if each.place})}: "
-            f"{dict(reasons)}"
+            f"{len(behind)} answers came later than their deadline + {LATE_S:g} s, one after "
+            f"{worst.outcome.latency_s:.2f} s ({_hops(worst)}){_when(behind, act)}, "
+            f"on partitions {sorted({each.place.request for each in behind if each.place})}: {dict(reasons)}"
         )
     reasons = Counter(each.outcome.answer.reason for each in outside(refused) if each.outcome.answer)
     if denied := [reason for reason in reasons.elements() if timed or reason not in OUT_OF_TIME]:
         yield f"{len(denied)} requests were refused without need: {dict(Counter(denied))}"
+
+
+def _hops(seen: Seen) -> str:
+    """How long each tier that an answer passed had it, by its own record."""
+    hops = () if seen.outcome.answer is None else seen.outcome.answer.hops
+    return ", ".join(f"{hop.tier} {hop.total_ms:.0f} ms, {hop.queue_ms:.0f} of it queued" for hop in hops) or "no hops"
 
 
 def _when(some: Sequence[Seen], act: Act) -> str:
