@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass
+
+from branchy.core.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deadline:
     """Two moments on the tier's own clock, in seconds.
 

@@ -30,6 +30,9 @@ RECENT = 9
 NOTHING = np.empty(0, np.uint8)
 """The input of a job that has none any more."""
 
+NO_TICKET = Ticket(-1, counts=False)
+"""Of a job that has not gone up."""
+
 Phase = Literal["waiting", "computing", "pending", "done"]
 Key = tuple[Hashable, bytes | None, str, str]
 
@@ -82,9 +85,7 @@ class Job:
         self.key: Key = (event.reply_to, event.correlation, event.request.id, event.request.stage)
         self.deadline = deadline
         self.input = first_input
-        self.held_bytes = event.request.held_bytes
-        if not isinstance(first_input, EncodedSample) and not event.request.has(first_input):
-            self.held_bytes += first_input.nbytes
+        self.held_bytes = event.request.held_bytes(first_input)
         self.arrived = now
         self.asked = now - max(event.age_s, 0.0)
         self.phase: Phase = "waiting"
@@ -95,7 +96,7 @@ class Job:
         self.verdict: Verdict | None = None
         self.exit: str | None = None
         self.up = b""
-        self.ticket = Ticket(-1, counts=False)
+        self.ticket = NO_TICKET
         self.sent_at = 0.0
 
     def same_as(self, other: Job) -> bool:
@@ -119,7 +120,7 @@ class Job:
     def take(self, tensor: Array) -> int:
         """Its next input; returns how many bytes more it holds now."""
         before, self.input = self.held_bytes, tensor
-        self.held_bytes = self.request.held_bytes + tensor.nbytes
+        self.held_bytes = self.request.held_bytes(tensor)
         return self.held_bytes - before
 
     def end(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 from branchy.core.cascade import Array
+from branchy.core.record import record
 
 Status = Literal["ok", "rejected", "error"]
 Reason = Literal[
@@ -24,7 +25,7 @@ Reason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncodedSample:
     """A sample still in an image format; the first tier decodes it (needs `branchy[images]`)."""
 
@@ -32,7 +33,7 @@ class EncodedSample:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A sample or an activation, asking for an answer within a budget.
 
@@ -54,16 +55,22 @@ class Request:
     traceparent: str | None = None
     body_bytes: int = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the body as received, and of the tensors that are no views of it (converted ones)."""
-        if isinstance(self.payload, EncodedSample):
-            return self.body_bytes
-        return self.body_bytes + sum(each.nbytes for each in self.payload.values() if each.flags.owndata)
+    def held_bytes(self, tensor: Array | EncodedSample) -> int:
+        """Bytes of the body as received, of the tensors that are no views of it (converted ones), and of one more.
 
-    def has(self, tensor: Array) -> bool:
-        """Whether a tensor is one of its own."""
-        return not isinstance(self.payload, EncodedSample) and any(each is tensor for each in self.payload.values())
+        Args:
+            tensor: the one more; one of its own counts once.
+        """
+        held, payload = self.body_bytes, self.payload
+        if isinstance(tensor, EncodedSample) or isinstance(payload, EncodedSample):
+            return held if isinstance(tensor, EncodedSample) else held + tensor.nbytes
+        more = tensor.nbytes
+        for each in payload.values():
+            if each.flags.owndata:
+                held += each.nbytes
+            if each is tensor:
+                more = 0
+        return held + more
 
     def same_as(self, other: Request) -> bool:
         """Whether both are one request: id, model, stage and payload, this to the last byte."""
@@ -79,7 +86,7 @@ def _same_bytes(one: Array, other: Array) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hop:
     """What one tier did for a request; times in milliseconds.
 
@@ -104,7 +111,7 @@ class Hop:
     bytes_up: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What comes back for a request.
 

@@ -1,17 +1,16 @@
 """What goes into the tier machine and what comes out of it: events and effects, as plain records.
 
 Tokens, addresses and correlations are opaque: the machine only hands them back.
-Times are seconds on the caller's monotonic clock. Nobody changes a record; they are not frozen, as making a
-frozen one takes three times as long, and a message makes ten.
+Times are seconds on the caller's monotonic clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 
 from branchy.core.cascade import Array, Uplink
 from branchy.core.messages import Answer, EncodedSample, Request
+from branchy.core.record import record
 
 Token = Hashable
 Address = Hashable
@@ -20,7 +19,7 @@ Address = Hashable
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@record
 class Came:
     """A request came that could be read; `age_s` is how long it waited in the queue."""
 
@@ -31,7 +30,7 @@ class Came:
     age_s: float = 0.0
 
 
-@dataclass(slots=True)
+@record
 class Malformed:
     """Something came that is no request; `request` is its id where one could be read, `body_bytes` the body's size."""
 
@@ -44,7 +43,7 @@ class Malformed:
     body_bytes: int = 0
 
 
-@dataclass(slots=True)
+@record
 class Computed:
     """A batch was run.
 
@@ -64,7 +63,7 @@ class Computed:
     failures: Mapping[int, str]
 
 
-@dataclass(slots=True)
+@record
 class ForwardEncoded:
     """A forward was encoded: how many bytes (headers and body) go up."""
 
@@ -72,7 +71,7 @@ class ForwardEncoded:
     bytes_up: int
 
 
-@dataclass(slots=True)
+@record
 class FrontAnswered:
     """An answer came from the front; None when what came could not be read."""
 
@@ -80,7 +79,7 @@ class FrontAnswered:
     answer: Answer | None
 
 
-@dataclass(slots=True)
+@record
 class ForwardFailed:
     """A forward did not reach the front's brokers."""
 
@@ -88,14 +87,14 @@ class ForwardFailed:
     text: str
 
 
-@dataclass(slots=True)
+@record
 class Acknowledged:
     """The broker has the answer or dead letter of that token."""
 
     token: Token
 
 
-@dataclass(slots=True)
+@record
 class SendFailed:
     """The broker has not the answer or dead letter of that token.
 
@@ -108,7 +107,7 @@ class SendFailed:
     too_large: bool = False
 
 
-@dataclass(slots=True)
+@record
 class TakenAway:
     """These tokens go to another replica; with `lost` they are gone already."""
 
@@ -116,14 +115,14 @@ class TakenAway:
     lost: bool
 
 
-@dataclass(slots=True)
+@record
 class BackFull:
     """The back sender's queue is full, or has room again."""
 
     full: bool
 
 
-@dataclass(slots=True)
+@record
 class Drain:
     """Stop taking requests and settle what there is (SIGTERM)."""
 
@@ -146,7 +145,7 @@ Event = (
 # --- effects ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@record
 class Submit:
     """Run one stage on a batch; `Computed` comes back with the same number."""
 
@@ -156,7 +155,7 @@ class Submit:
     inputs: Sequence[Array | EncodedSample]
 
 
-@dataclass(slots=True)
+@record
 class Forward:
     """Send a request to the front under a fresh correlation; its float tensors travel as `uplink` says."""
 
@@ -165,7 +164,7 @@ class Forward:
     uplink: Uplink
 
 
-@dataclass(slots=True)
+@record
 class SendAnswer:
     """Answer a request. With a token, terminal: its delivery report is reported back; None is a courtesy."""
 
@@ -176,7 +175,7 @@ class SendAnswer:
     traceparent: str | None
 
 
-@dataclass(slots=True)
+@record
 class DeadLetter:
     """Send the delivery as it came to the dead letters, with why. Terminal; its report is reported back.
 
@@ -191,7 +190,7 @@ class DeadLetter:
     bare: bool = False
 
 
-@dataclass(slots=True)
+@record
 class Forget:
     """This replica is done with the token without an answer. Terminal.
 
@@ -203,24 +202,24 @@ class Forget:
     superseded: bool
 
 
-@dataclass(slots=True)
+@record
 class Settle:
     """The token's answer or dead letter is acknowledged by the broker: it may be committed."""
 
     token: Token
 
 
-@dataclass(slots=True)
+@record
 class Pause:
     """Take no more requests for now."""
 
 
-@dataclass(slots=True)
+@record
 class Resume:
     """Take requests again."""
 
 
-@dataclass(slots=True)
+@record
 class PurgeFront:
     """Drop the forwards that have not reached a broker: they would only arrive stale."""
 

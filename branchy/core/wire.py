@@ -11,7 +11,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
@@ -23,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 from branchy.core import tensor_bytes
 from branchy.core.cascade import Array, DType, TensorSpec
 from branchy.core.messages import Answer, EncodedSample, Hop, Reason, Request, Status
+from branchy.core.record import record
 from branchy.errors import WireError
 
 SAFETENSORS = "application/vnd.safetensors"
@@ -57,7 +57,7 @@ _TRAVELS = frozenset(np.dtype(name) for name in _DTYPES)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stamp:
     """What makes an event unique: a fresh id, who sends it, and when (Unix time). The caller has the clock."""
 

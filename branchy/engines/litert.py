@@ -67,21 +67,21 @@ class LiteRTEngine:
     def run(self, batch: Array) -> Mapping[str, Array]:
         """Run one batch; see `Engine.run`."""
         check_batch(self.stage, batch)
-        parts = []
         try:
-            for size, part in _parts(batch):
-                parts.append(self._runner(size)(part))
+            runner = self._runners.get(len(batch))
+            outputs = self._run_parts(batch) if runner is None else runner(batch)
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"stage {self.stage.name}: LiteRT failed: {_line(error)}") from None
-        whole = parts[0]
-        if len(parts) > 1:
-            whole = {name: np.concatenate([part[name] for part in parts]) for name in whole}
-        return self.stage.completed(batch, whole)
+        return self.stage.completed(batch, outputs)
 
     def close(self) -> None:
         """Free the interpreters; may be called twice."""
         self._runners.clear()
         self._model = b""
+
+    def _run_parts(self, batch: Array) -> dict[str, Array]:
+        parts = [self._runner(size)(part) for size, part in _parts(batch)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _runner(self, size: int) -> _Runner:
         runner = self._runners.get(size)

@@ -16,12 +16,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 
 from branchy.core import tier_events as ev
 from branchy.core import wire
+from branchy.core.record import record
 from branchy.core.tier_machine import TierMachine
 from branchy.core.tier_model import TierLimits, TierModel
 from branchy.errors import WireError
@@ -41,7 +41,7 @@ LOGGED = 100
 """So many dead letters are logged one by one, then each so-many-th: a flood of garbage must not flood the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Front:
     """The way up: a sender and the inbox that its answers come back to."""
 
@@ -50,7 +50,7 @@ class Front:
     queue: tr.Address
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Back:
     """The way down: where requests come from, and a sender for answers and dead letters."""
 
@@ -59,7 +59,7 @@ class Back:
     dead_letters: tr.Address
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Tag:
     """Marks a send, to know what its report is about."""
 

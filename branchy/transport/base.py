@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from branchy.core.record import record
 from branchy.errors import TransportError
 
 Headers = Sequence[tuple[str, bytes]]
@@ -21,7 +21,7 @@ Token = Hashable
 Address = Hashable
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Capabilities:
     """What a transport can do; the contract suite skips, by name, what it cannot.
 
@@ -38,7 +38,7 @@ class Capabilities:
     replicas: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """Headers (in order, names may repeat) and body as they travel."""
 
@@ -51,7 +51,7 @@ class Message:
         return len(self.body) + sum(len(k) + len(v) for k, v in self.headers)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Delivery:
     """A request as it arrived.
 
@@ -72,7 +72,7 @@ class Delivery:
     fault: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SendError:
     """Why a send failed; `permanent` when sending the same again cannot help, `too_large` when less might do."""
 
@@ -81,14 +81,14 @@ class SendError:
     too_large: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arrived:
     """Event: requests came."""
 
     deliveries: Sequence[Delivery]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Replied:
     """Event: an answer came to this replica's reply address."""
 
@@ -96,7 +96,7 @@ class Replied:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sent:
     """Event: the broker acknowledged the send of that tag (error None), or it failed."""
 
@@ -104,7 +104,7 @@ class Sent:
     error: SendError | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Revoked:
     """Event: these unsettled tokens now belong to another replica.
 
@@ -117,7 +117,7 @@ class Revoked:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkState:
     """Event: the brokers of a link became reachable, or went away (`detail` for a person)."""
 
@@ -126,7 +126,7 @@ class LinkState:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """Event: a source or an inbox has come to its end, as brokers refuse it; only whoever runs them can help."""
 

@@ -82,7 +82,7 @@ def test_held_bytes_are_those_of_bodies_and_of_inputs_that_are_not_part_of_them(
     table = JobTable()
     job = a_job(1)
     table.add(job)
-    held = job.request.held_bytes
+    held = job.request.held_bytes(job.input)
     assert table.held_bytes == held
     table.feed(job, np.zeros(10, np.float32))
     assert table.held_bytes == held + 40

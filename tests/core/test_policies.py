@@ -7,13 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from branchy.core.cascade import ExitSettings
-from branchy.core.policies import is_sure, judge, probabilities, score
+from branchy.core.policies import FEW_CLASSES, is_sure, judge, judge_finite, probabilities, score
 from branchy.errors import UsageError
 
 POLICIES = ("max_prob", "margin", "entropy")
 batches = hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12)
 logits = hnp.arrays("float32", batches, elements=st.floats(-50, 50, width=32))
 temperatures = st.floats(0.05, 20)
+
+
+def rows_of(classes: int) -> st.SearchStrategy[np.ndarray]:
+    return hnp.arrays("float32", classes, elements=st.floats(-50, 50, width=32))
 
 
 def high(policy: str, classes: int) -> float:
@@ -116,8 +120,42 @@ def test_a_sample_gets_the_same_verdict_alone_and_in_a_batch(batch, temperature,
     assert judge(batch, settings) == [judge(row[None], settings)[0] for row in batch]
 
 
-def test_a_verdict_is_of_plain_python_types_for_the_wire():
-    verdict = judge(np.array([[0.0, 1.0]], np.float16), ExitSettings())[0]
+@given(st.sampled_from(POLICIES), temperatures, st.integers(2, 2 * FEW_CLASSES).flatmap(rows_of), st.floats(0.1, 0.9))
+def test_a_tier_judges_a_sample_alone_as_in_a_batch_to_a_rounding(policy, temperature, row, threshold):
+    settings = ExitSettings(policy, threshold, temperature)
+    [alone], [first, second] = judge_finite(row[None], settings), judge_finite(np.stack([row, row]), settings)
+    assert first == second == judge(row[None], settings)[0]
+    assert alone.index == first.index
+    assert alone.confidence == max(alone.probabilities)
+    assert alone.probabilities == pytest.approx(first.probabilities, rel=1e-12, abs=1e-300)
+    if abs(score(probabilities(row, temperature), policy) - threshold) > 1e-9:
+        assert alone.sure == first.sure
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("classes", [3, FEW_CLASSES + 1])
+@pytest.mark.parametrize("values", [[math.nan, 0], [math.inf, 0], [-math.inf, 0], [math.inf, -math.inf]])
+def test_logits_that_are_not_finite_have_no_verdict(size, classes, values):
+    batch = np.zeros((size, classes), np.float32)
+    batch[0, :2] = values
+    verdicts = judge_finite(batch, ExitSettings())
+    assert verdicts[0] is None
+    assert None not in verdicts[1:]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [1e-300, 1.0, 1e300])
+@pytest.mark.parametrize("values", [[3.4e38, -3.4e38], [-1e38, -1e38], [3.4e38, 3.4e38]])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_sample_of_extreme_logits_has_a_verdict(size, values, temperature):
+    for verdict in judge_finite(np.array([values] * size, np.float32), ExitSettings(temperature=temperature)):
+        assert sum(verdict.probabilities) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("judge_", [judge, judge_finite])
+def test_a_verdict_is_of_plain_python_types_for_the_wire(judge_):
+    verdict = judge_(np.array([[0.0, 1.0]], np.float16), ExitSettings())[0]
     assert [type(v) for v in (verdict.index, verdict.confidence, verdict.sure)] == [int, float, bool]
     assert {type(p) for p in verdict.probabilities} == {float}
 
