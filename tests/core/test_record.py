@@ -13,6 +13,7 @@ class Point:
 
 def test_a_record_is_a_dataclass_with_slots():
     assert Point(1) == Point(1, 0)
+    assert len({Point(1), Point(1, 0)}) == 1
     assert replace(Point(1), y=2) == Point(1, 2)
     with pytest.raises(AttributeError):
         Point(1).z = 3
