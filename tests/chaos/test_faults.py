@@ -79,8 +79,9 @@ def test_a_replica_of_a_further_tier_excuses_nothing(act):
 
 def test_of_a_killed_broker_what_it_led_fails_over_longer_than_what_it_had_a_copy_of(act):
     kill_broker(act)
-    copies, led = said(act)
+    copies, led, back = said(act)
     assert copies == (COPY_WINDOW_S, frozenset(range(20)), frozenset(range(20)))
     (node,) = led[1]
     assert led == (BROKER_WINDOW_S, frozenset({node}), frozenset({node + 10}))
     assert node in range(1, NODES + 1)
+    assert back == (HANDOVER_WINDOW_S, *copies[1:])

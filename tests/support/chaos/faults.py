@@ -15,7 +15,8 @@ from chaos.world import NODES, REPLICAS, World
 REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
 """After a first tier's replica died without a word: its session ends, and another takes its partitions."""
 HANDOVER_WINDOW_S = 3.0
-"""Before and after a replica of the first tier leaves or joins: partitions change hands."""
+"""Before and after a replica of the first tier leaves or joins: partitions change hands. And before and after a broker
+that died has its copies in sync again: what is sent waits for these too, and its Java is as slow as when it was new."""
 BROKER_WINDOW_S = 8.0
 """After a broker died, for partitions that it led: its session ends, others lead them, and all clients find out."""
 COPY_WINDOW_S = 6.0
@@ -104,9 +105,9 @@ class Act:
         self.windows.append(window)
         return window
 
-    def hands_over(self, what: str, at_s: float, requests: frozenset[int]) -> None:
-        """Say that partitions of the first tier changed hands about then."""
-        self.windows.append(Window(what, at_s, HANDOVER_WINDOW_S, unsure_s=HANDOVER_WINDOW_S, requests=requests))
+    def hands_over(self, what: str, at_s: float, **partitions: frozenset[int]) -> None:
+        """Say that partitions changed hands about then; see `Window` for them."""
+        self.windows.append(Window(what, at_s, HANDOVER_WINDOW_S, unsure_s=HANDOVER_WINDOW_S, **partitions))
 
     def outlast(self, window: Window) -> None:
         """Go on until a window is over."""
@@ -221,7 +222,7 @@ def kill_one(act: Act, tier: str) -> None:
     act.outlast(gone)
     act.world.wait_shared()
     if is_first:  # what it had for whom it replaces is in the window above
-        act.hands_over(f"{name} joins", joined_s, act.world.owned_by(tier, replica) - had)
+        act.hands_over(f"{name} joins", joined_s, requests=act.world.owned_by(tier, replica) - had)
 
 
 def _restarts(act: Act) -> None:
@@ -238,13 +239,13 @@ def restart_one(act: Act, tier: str, replica: int) -> None:
     name, is_first = f"{tier}-{replica}", tier == act.world.tiers[0]
     act.did.append(name)
     if is_first:
-        act.hands_over(f"{name} leaves", time.time(), act.world.owned_by(tier, replica))
+        act.hands_over(f"{name} leaves", time.time(), requests=act.world.owned_by(tier, replica))
     act.world.stop(tier, replica)
     act.world.start((tier, replica))
     joined_s = time.time()
     act.world.wait_shared()
     if is_first:
-        act.hands_over(f"{name} joins", joined_s, act.world.owned_by(tier, replica))
+        act.hands_over(f"{name} joins", joined_s, requests=act.world.owned_by(tier, replica))
 
 
 def kill_broker(act: Act) -> None:
@@ -264,6 +265,7 @@ def kill_broker(act: Act) -> None:
     act.world.cluster.start_node(node)
     act.world.cluster.wait_ready(BACK_TIMEOUT_S)
     act.world.wait_in_sync()
+    act.hands_over(f"node {node} is back", time.time(), requests=had, answers=had_answers)
     act.pause(SETTLE_S)
 
 
