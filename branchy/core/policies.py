@@ -130,4 +130,4 @@ def _judge_one(row: list[float], settings: ExitSettings) -> Verdict | None:
     total = sum(exps)
     probs = tuple([each / total for each in exps])
     confidence = max(probs)
-    return Verdict(probs.index(confidence), confidence, probs, confidence >= settings.threshold)
+    return Verdict(probs.index(confidence), confidence, probs, is_sure(confidence, settings))
