@@ -62,10 +62,11 @@ class CheckpointFile:
             partial.replace(self.path)
             _sync(self.path.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             kept = "the one before is kept" if self.path.exists() else "there is none before it"
             raise TrainingError(f"cannot write checkpoint {self.path}: {error.strerror or error}; {kept}") from None
+        finally:  # an interruption, too, leaves nothing half-written
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def read(self) -> Progress | None:
         """What was written last; None where nothing is.

@@ -79,6 +79,22 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["b.checkpoint"]
 
 
+def test_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = CheckpointFile(tmp_path / "b.checkpoint", IDENTITY)
+    file.write(_progress(1))
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        file.write(_progress(2))
+    assert _same(file.read(), _progress(1))
+    assert os.listdir(tmp_path) == ["b.checkpoint"]
+
+
 DIES_WRITING = """
 import os, signal, sys
 from pathlib import Path

@@ -195,11 +195,11 @@ class Cluster:
         try:
             if self.embedded:
                 topics.touch(self._admin, names, deadline_s)
+                self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
             else:
                 copies = topics.default_copies(self._admin, self._broker, deadline_s)
-                topics.create_missing(self._admin, needed, self._partitions, deadline_s, copies=copies)
-            self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
-            if not self.embedded:
+                known = self._partitions
+                self._learn(topics.create_missing(self._admin, needed, known, deadline_s, copies=copies)[1])
                 for name, found in topics.read_settings(self._admin, names, deadline_s).items():
                     limits[name] = int(found["max.message.bytes"])
                     self._warn_once(name, self._misfit(name, needed[name], topics.PARTITIONS, copies, found))
@@ -219,10 +219,10 @@ class Cluster:
         try:
             self._learn(self._admin.list_topics(timeout=timeout_s))
             copies = replication or topics.default_copies(self._admin, self._broker, deadline_s)
-            created = topics.create_missing(
+            created, metadata = topics.create_missing(
                 self._admin, largest, self._partitions, deadline_s, partitions=partitions, copies=copies
             )
-            self._learn(self._admin.list_topics(timeout=timeout_s))
+            self._learn(metadata)
             others = [name for name in largest if name not in created]
             found = topics.read_settings(self._admin, others, deadline_s)
         except KafkaException as error:

@@ -58,7 +58,7 @@ def create_missing(
     *,
     partitions: int = PARTITIONS,
     copies: int | None = None,
-) -> list[str]:
+) -> tuple[list[str], Any]:
     """Create the topics that are not there and wait until they have leaders.
 
     Args:
@@ -70,7 +70,7 @@ def create_missing(
         copies: of each; None takes the brokers' default.
 
     Returns:
-        Those that were created.
+        Those that were created; and metadata that has them all: another broker's may not yet.
 
     Raises:
         RefusedError: a topic cannot be seen and may not be created.
@@ -79,7 +79,7 @@ def create_missing(
     """
     missing = [name for name in largest if name not in known]
     if not missing:
-        return []
+        return [], admin.list_topics(timeout=_left(deadline_s))
     topics = [
         NewTopic(
             name,
@@ -105,12 +105,13 @@ def create_missing(
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 kind = BrokerUnavailableError if error.args[0].code() in NOT_NOW else TransportError
                 raise kind(f"topic {name} is not there and cannot be made: {error.args[0].str()}") from None
-    for name in missing:
-        while not _is_there(admin.list_topics(timeout=_left(deadline_s)), name):
-            if time.monotonic() > deadline_s:
-                raise BrokerUnavailableError(f"topic {name} was made, but has no leader yet")
-            time.sleep(0.05)
-    return created
+    metadata = admin.list_topics(timeout=_left(deadline_s))
+    while late := [name for name in missing if not _is_there(metadata, name)]:
+        if time.monotonic() > deadline_s:
+            raise BrokerUnavailableError(f"topic {late[0]} was made, but has no leader yet")
+        time.sleep(0.05)
+        metadata = admin.list_topics(timeout=_left(deadline_s))
+    return created, metadata
 
 
 def default_copies(admin: Any, broker: int, deadline_s: float) -> int | None:

@@ -121,6 +121,25 @@ def test_brokers_that_only_take_their_time_are_tried_again(error):
         create_missing(SlowAdmin(error), {"slow": 0}, {}, deadline_s=0.0)
 
 
+class PatchyAdmin(SlowAdmin):
+    """Of brokers that learn of new topics at different times; each look asks another."""
+
+    def __init__(self, *known: str) -> None:
+        super().__init__(KafkaError.TOPIC_ALREADY_EXISTS)  # another tier was quicker
+        self.known = iter(known)
+
+    def list_topics(self, **_: float) -> SimpleNamespace:
+        topic = SimpleNamespace(error=None, partitions={0: SimpleNamespace(leader=1)})
+        return SimpleNamespace(topics=dict.fromkeys(next(self.known), topic))
+
+
+def test_topics_are_there_once_one_broker_knows_them_all_and_what_it_says_is_taken():
+    """A tier ended at its start, as the next broker that it asked did not know a topic yet."""
+    admin = PatchyAdmin("a", "b", "", "ab", "a", "")
+    created, metadata = create_missing(admin, {"a": 0, "b": 0}, {}, deadline_s=time.monotonic() + WAIT_S)
+    assert (created, set(metadata.topics)) == ([], {"a", "b"})
+
+
 class ForgetfulAdmin:
     """Of brokers of which the first that are asked do not know a topic yet."""
 
