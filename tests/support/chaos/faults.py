@@ -15,8 +15,8 @@ from chaos.world import NODES, REPLICAS, World
 REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
 """After a first tier's replica died without a word: its session ends, and another takes its partitions."""
 HANDOVER_WINDOW_S = 3.0
-"""Before and after a replica of the first tier leaves or joins: partitions change hands. And before and after a broker
-that died has its copies in sync again: what is sent waits for these too, and its Java is as slow as when it was new."""
+"""Before and after a replica of the first tier leaves or joins: partitions change hands. And after a broker that died has
+its copies in sync again: what is sent waits for these too, and its Java is as slow as when it was new."""
 BROKER_WINDOW_S = 8.0
 """After a broker died, for partitions that it led: its session ends, others lead them, and all clients find out."""
 COPY_WINDOW_S = 6.0
@@ -262,10 +262,14 @@ def kill_broker(act: Act) -> None:
     gone = act.fails_over(f"node {node}", BROKER_WINDOW_S, requests=led, answers=led_answers)
     act.world.cluster.kill_node(node)
     act.outlast(gone)
+    started_s = time.time()
     act.world.cluster.start_node(node)
     act.world.cluster.wait_ready(BACK_TIMEOUT_S)
     act.world.wait_in_sync()
-    act.hands_over(f"node {node} is back", time.time(), requests=had, answers=had_answers)
+    back_s = time.time() - started_s
+    act.did.append(f"in sync {back_s:.0f} s after its start")
+    window_s = back_s + HANDOVER_WINDOW_S
+    act.windows.append(Window(f"node {node} starts", started_s, window_s, requests=had, answers=had_answers))
     act.pause(SETTLE_S)
 
 
