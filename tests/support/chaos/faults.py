@@ -15,8 +15,8 @@ from chaos.world import NODES, REPLICAS, World
 REPLICA_WINDOW_S = CLASSIC_GROUP["session.timeout.ms"] / 1e3 + 3.0
 """After a first tier's replica died without a word: its session ends, and another takes its partitions."""
 HANDOVER_WINDOW_S = 3.0
-"""Before and after a replica of the first tier leaves or joins: partitions change hands. And after a broker that died has
-its copies in sync again: what is sent waits for these too, and its Java is as slow as when it was new."""
+"""Before and after a replica of the first tier leaves or joins: partitions change hands. And after a broker that died
+has its copies in sync again: what is sent waits for these too, and its Java is as slow as when it was new."""
 BROKER_WINDOW_S = 8.0
 """After a broker died, for partitions that it led: its session ends, others lead them, and all clients find out."""
 COPY_WINDOW_S = 6.0
