@@ -30,6 +30,7 @@ _FITS: dict[str, tuple[str, Callable[[str, str], bool]]] = {
     "min.insync.replicas": ("at least ", lambda have, value: int(have) >= int(value)),
     "segment.ms": ("at most ", lambda have, value: int(have) <= int(value)),
     "segment.bytes": ("at most ", lambda have, value: int(have) <= int(value)),
+    "segment.jitter.ms": ("any, such as ", lambda have, value: True),
 }
 """Settings that need not be the same, only enough."""
 
@@ -56,6 +57,9 @@ def settings_for(name: str, largest_bytes: int, copies: int = 0) -> dict[str, st
         "segment.bytes": str(max(SEGMENT_BYTES, limit_bytes)),
     }
     if not dead:
+        # All partitions are made at once, and would end a segment at once each minute: 15 on each of three nodes held
+        # up answers by 0.2 s.
+        settings["segment.jitter.ms"] = str(MINUTE_MS // 2)
         # Others write to these: uncompressed, the broker opens every batch and refuses a bomb.
         settings["compression.type"] = "uncompressed"
     if copies >= SAFE_COPIES:

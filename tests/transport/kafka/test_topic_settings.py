@@ -98,3 +98,10 @@ def test_a_setting_that_the_brokers_do_not_tell_is_a_difference_but_no_crash():
     settings = settings_for(name, 0)
     del settings["retention.ms"]
     assert differences(name, 0, settings) == ["retention.ms is not told, expected at least 3600000"]
+
+
+@pytest.mark.parametrize("name", ["branchy.b.edge.requests", "branchy.b.device.answers"])
+def test_partitions_that_are_made_at_once_end_their_segments_at_different_times(name):
+    settings = settings_for(name, 0)
+    assert 0 < int(settings["segment.jitter.ms"]) < int(settings["segment.ms"])
+    assert differences(name, 0, settings | {"segment.jitter.ms": "0"}) == []
