@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.bench import Bench
-from benchmarks.client import Client
+from benchmarks.client import Client, Kind
 
 ROUNDS = 5
 ONE_BY_ONE = 400
@@ -69,7 +69,7 @@ def measure(bench: Bench, name: str) -> list[Round]:
     edge = bench.client(sure)
     echo = bench.client(echoed)
     tiers.append(bench.echo(echoed, edge.sample(bench.requests(1)[0])))
-    clients = [echo, edge, bench.client(cascade), bench.client(pair)]
+    clients = [echo, edge, bench.client(cascade, kind=Kind("final", 3)), bench.client(pair)]
     _round(bench, *clients)  # to warm up
     rounds = [_round(bench, *clients) for _ in range(ROUNDS)]
     for client in clients:

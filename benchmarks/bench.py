@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.client import Client, Prepared
+from benchmarks.client import SURE, Client, Kind, Prepared
 from benchmarks.echo import write_answer
 from branchy import datasets
 from branchy.core import topics, wire
@@ -61,9 +61,9 @@ class Bench:
         self.processes.wait_for_file(child, ready, READY_TIMEOUT_S)
         return child
 
-    def client(self, cascade: str, tier: str = "edge") -> Client:
-        """A client that asks a tier of a cascade, or the echo worker in its place."""
-        return Client(self.brokers, topics.requests(cascade, tier), topics.answers(cascade, "device"))
+    def client(self, cascade: str, tier: str = "edge", kind: Kind = SURE) -> Client:
+        """A client that asks a tier of a cascade, or the echo worker in its place, for answers of a kind."""
+        return Client(self.brokers, topics.requests(cascade, tier), topics.answers(cascade, "device"), kind)
 
     def requests(self, count: int, tier: str = "edge", budget_ms: float = wire.DEFAULT_BUDGET_MS) -> list[Prepared]:
         """Requests as a device sends them to the edge, or the edge to the fog, over and over the same samples."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from branchy.config import LinkSettings
+from branchy.core.messages import Reason
+from branchy.core.wire import decode_answer
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.addresses import CORRELATION, KafkaAddress, reply_headers
 from branchy.transport.kafka.config import COMMON, CONSUMER, EMBEDDED_CONSUMER, PRODUCER
@@ -28,6 +31,17 @@ class Prepared:
 
     headers: Headers
     body: bytes
+
+
+class Kind(NamedTuple):
+    """What an answer is: its reason, and by how many tiers it went."""
+
+    reason: Reason
+    hops: int
+
+
+SURE = Kind("confident", 1)
+"""By the first tier that is asked."""
 
 
 def make_topics(brokers: str, names: Sequence[str]) -> bool:
@@ -47,14 +61,18 @@ def consumer_settings(embedded: bool) -> dict[str, Any]:
 class Client:
     """Sends prepared requests to a topic and waits for their replies.
 
+    Whoever refuses, or answers in somebody's place, is quick. So all answers are looked at once the time is taken.
+
     Args:
         brokers: `HOST:PORT`.
         topic: of the requests.
         replies: the topic that answers come back on; this client alone reads it.
+        kind: what each answer must be.
     """
 
-    def __init__(self, brokers: str, topic: str, replies: str) -> None:
-        self._topic = topic
+    def __init__(self, brokers: str, topic: str, replies: str, kind: Kind) -> None:
+        self._topic, self._kind = topic, kind
+        self._came: list[Message] = []
         self._address = KafkaAddress(replies, 0)
         embedded = make_topics(brokers, [topic, replies])
         self._producer = Producer({**COMMON, **PRODUCER, "bootstrap.servers": brokers})
@@ -71,6 +89,7 @@ class Client:
             while _correlation(self._receive()) != correlation:
                 pass
             took.append(time.perf_counter() - start)
+        self._check()
         return took
 
     def windowed(self, requests: Sequence[Prepared], window: int) -> float:
@@ -81,7 +100,9 @@ class Client:
         while waiting:
             waiting.discard(_correlation(self._receive()))
             waiting.update(self._send(request) for request in islice(todo, window - len(waiting)))
-        return time.perf_counter() - start
+        took_s = time.perf_counter() - start
+        self._check()
+        return took_s
 
     def all_at_once(self, requests: Sequence[Prepared], then: Callable[[], object]) -> None:
         """Send everything, call `then` when the broker has it, and wait until all are answered."""
@@ -91,6 +112,7 @@ class Client:
         then()
         while waiting:
             waiting.discard(_correlation(self._receive()))
+        self._check()
 
     def sample(self, request: Prepared) -> Prepared:
         """The answer to one request, as it came, less its correlation."""
@@ -114,7 +136,22 @@ class Client:
         message = self._consumer.poll(PATIENCE_S)
         if message is None or message.error():
             raise RuntimeError(f"no reply on {self._address.topic}: {message and message.error()}")
+        self._came.append(message)
         return message
+
+    def _check(self) -> None:
+        """Look at what came since the last look.
+
+        Raises:
+            RuntimeError: not all answers are what they must be.
+        """
+        came, self._came = self._came, []
+        answers = [decode_answer(message.headers() or [], message.value() or b"") for message in came]
+        kinds = Counter(Kind(answer.reason, len(answer.hops)) for answer in answers)
+        if set(kinds) != {self._kind}:
+            found = ", ".join(f"{number} {kind.reason} by {kind.hops} tiers" for kind, number in kinds.items())
+            expected = f"{self._kind.reason} by {self._kind.hops} tiers"
+            raise RuntimeError(f"{self._topic}: expected answers that are {expected}, got {found}")
 
 
 def _correlation(message: Message) -> bytes:

@@ -17,9 +17,17 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from benchmarks.client import Prepared, consumer_settings, make_topics
 from branchy.transport.kafka.addresses import CORRELATION, open_envelope
+from branchy.transport.kafka.cluster import UNPREPARED_BATCH_BYTES
 from branchy.transport.kafka.config import CLASSIC_GROUP, COMMON, CONSUMER_GROUP, PRODUCER
+from branchy.transport.kafka.sender import STATISTICS_MS
 
 COMMIT_EVERY = 1000
+SENDER: dict[str, Any] = {
+    "batch.size": UNPREPARED_BATCH_BYTES,
+    "statistics.interval.ms": STATISTICS_MS,
+    "stats_cb": lambda text: None,
+}
+"""What a tier's sender of answers tells its producer besides `PRODUCER`."""
 
 
 def write_answer(answer: Prepared, path: Path) -> None:
@@ -36,7 +44,7 @@ def read_answer(path: Path) -> Prepared:
 def echo(brokers: str, topic: str, answer: Prepared, stopped: threading.Event, on_ready: Callable[[], Any]) -> None:
     """Answer until `stopped`."""
     embedded = make_topics(brokers, [topic])
-    producer = Producer({**COMMON, **PRODUCER, "bootstrap.servers": brokers})
+    producer = Producer({**COMMON, **PRODUCER, **SENDER, "bootstrap.servers": brokers})
     group = {"bootstrap.servers": brokers, "group.id": f"{topic}.echo"}
     protocol = CONSUMER_GROUP if embedded else CLASSIC_GROUP
     consumer = Consumer({**consumer_settings(embedded), **protocol, **group})

@@ -22,7 +22,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.bench import Bench
-from benchmarks.client import Client, Prepared
+from benchmarks.client import Client, Kind, Prepared
 from benchmarks.cpu import CpuTime, cpu_time
 from branchy.core.wire import MAX_BUDGET_MS
 from branchy.engines import open_engine
@@ -81,7 +81,8 @@ def measure(bench: Bench) -> list[OwnWork]:
     fog = bench.tier("fog", "bench-up", "--threshold", "0")
     unsure = bench.tier("edge", "bench-up", "--threshold", "1")
     up = "edge, not sure: two messages, up and back"
-    found.append(_measure(bench, bench.client("bench-up"), up, unsure, "edge", messages=2))
+    through_both = bench.client("bench-up", kind=Kind("confident", 2))
+    found.append(_measure(bench, through_both, up, unsure, "edge", messages=2))
     front = bench.client("bench-up", "fog")
     found.append(_measure(bench, front, "fog, sure", fog, "fog"))
     found.append(_measure(bench, bench.client("bench-echo"), "echo worker", echo, None))
