@@ -17,8 +17,8 @@ from branchy.core.record import record
 
 _NOTHING = -800.0
 """exp of it is 0 in float64."""
-FEW_CLASSES = 64
-"""Softmax of one sample with so many classes takes less time in Python than in NumPy."""
+FEW_LOGITS = 64
+"""Softmax of a batch with so many takes less time in Python than in NumPy."""
 
 
 @record
@@ -112,8 +112,8 @@ def judge(logits: Array, settings: ExitSettings) -> list[Verdict]:
 def judge_finite(logits: Array, settings: ExitSettings) -> list[Verdict | None]:
     """As `judge` (to a rounding), with None for a sample whose logits are not all finite."""
     values = cast(Any, logits)
-    if len(values) == 1 and values.shape[-1] <= FEW_CLASSES and settings.policy == "max_prob":
-        return [_judge_one(values[0].tolist(), settings)]
+    if values.size <= FEW_LOGITS and settings.policy == "max_prob":
+        return [_judge_one(row, settings) for row in values.tolist()]
     if math.isfinite(np.vdot(values, values)):  # the quickest look; what overflows here is looked at closely
         return [*judge(logits, settings)]
     finite = np.isfinite(values).all(axis=-1)
@@ -122,7 +122,7 @@ def judge_finite(logits: Array, settings: ExitSettings) -> list[Verdict | None]:
 
 
 def _judge_one(row: list[float], settings: ExitSettings) -> Verdict | None:
-    """`judge_finite` of one sample, without NumPy: a tier with one request in flight finds that in cold caches."""
+    """`judge_finite` of one sample, without NumPy, which a tier with few requests in flight finds in cold caches."""
     highest, temperature = max(row), settings.temperature
     if not all(map(math.isfinite, row)):
         return None

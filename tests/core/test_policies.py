@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from branchy.core.cascade import ExitSettings
-from branchy.core.policies import FEW_CLASSES, is_sure, judge, judge_finite, probabilities, score
+from branchy.core.policies import FEW_LOGITS, is_sure, judge, judge_finite, probabilities, score
 from branchy.errors import UsageError
 
 POLICIES = ("max_prob", "margin", "entropy")
@@ -120,11 +120,13 @@ def test_a_sample_gets_the_same_verdict_alone_and_in_a_batch(batch, temperature,
     assert judge(batch, settings) == [judge(row[None], settings)[0] for row in batch]
 
 
-@given(st.sampled_from(POLICIES), temperatures, st.integers(2, 2 * FEW_CLASSES).flatmap(rows_of), st.floats(0.1, 0.9))
-def test_a_tier_judges_a_sample_alone_as_in_a_batch_to_a_rounding(policy, temperature, row, threshold):
+@given(st.sampled_from(POLICIES), temperatures, st.integers(2, 2 * FEW_LOGITS).flatmap(rows_of), st.floats(0.1, 0.9))
+def test_a_tier_judges_few_samples_as_many_to_a_rounding(policy, temperature, row, threshold):
     settings = ExitSettings(policy, threshold, temperature)
-    [alone], [first, second] = judge_finite(row[None], settings), judge_finite(np.stack([row, row]), settings)
-    assert first == second == judge(row[None], settings)[0]
+    few, many = (judge_finite(np.stack([row] * count), settings) for count in (2, FEW_LOGITS))
+    alone, first = few[0], many[0]
+    assert few == [alone] * 2
+    assert many == [first] * FEW_LOGITS == judge(np.stack([row] * FEW_LOGITS), settings)
     assert alone.index == first.index
     assert alone.confidence == max(alone.probabilities)
     assert alone.probabilities == pytest.approx(first.probabilities, rel=1e-12, abs=1e-300)
@@ -134,7 +136,7 @@ def test_a_tier_judges_a_sample_alone_as_in_a_batch_to_a_rounding(policy, temper
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("classes", [3, FEW_CLASSES + 1])
+@pytest.mark.parametrize("classes", [3, FEW_LOGITS + 1])
 @pytest.mark.parametrize("values", [[math.nan, 0], [math.inf, 0], [-math.inf, 0], [math.inf, -math.inf]])
 def test_logits_that_are_not_finite_have_no_verdict(size, classes, values):
     batch = np.zeros((size, classes), np.float32)
@@ -147,7 +149,7 @@ def test_logits_that_are_not_finite_have_no_verdict(size, classes, values):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("temperature", [1e-300, 1.0, 1e300])
 @pytest.mark.parametrize("values", [[3.4e38, -3.4e38], [-1e38, -1e38], [3.4e38, 3.4e38]])
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, FEW_LOGITS])
 def test_a_sample_of_extreme_logits_has_a_verdict(size, values, temperature):
     for verdict in judge_finite(np.array([values] * size, np.float32), ExitSettings(temperature=temperature)):
         assert sum(verdict.probabilities) == pytest.approx(1.0)
