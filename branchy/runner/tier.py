@@ -277,7 +277,7 @@ class Tier:
                     logging.INFO if up else logging.WARNING, "%s brokers %s %s", link, "up" if up else "down", detail
                 )
             case tr.Failed(error):
-                self._error = error
+                self._error = self._error or error  # not in place of the bug that it came of
                 self._alarm.put(None)
             case ev.Computed():
                 self._handle(event)

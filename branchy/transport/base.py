@@ -128,7 +128,7 @@ class LinkState:
 
 @record
 class Failed:
-    """Event: a source or an inbox has come to its end, as brokers refuse it; only whoever runs them can help."""
+    """Event: a source or an inbox has come to its end: brokers refuse it, or it has a bug. Nothing more comes of it."""
 
     error: TransportError
 

@@ -19,7 +19,7 @@ from commands import Command
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from poisons import Poison, Target, poison
-from raw_produce import CODECS, bomb, produce_batch
+from raw_produce import CODECS, bomb, produce_batch, produce_named
 from serving_stand import Stand, one_sample
 
 from branchy.brokers.apache_kafka import KafkaCluster
@@ -31,7 +31,7 @@ from branchy.transport.kafka.addresses import REPLY_PARTITION, REPLY_TOPIC, Kafk
 
 pytestmark = pytest.mark.alone
 
-ROUNDS, POISONS, GOOD_EVERY, SEED = 4, 2_500, 4, 2026
+ROUNDS, POISONS, GOOD_EVERY, NAMELESS_EVERY, SEED = 4, 2_500, 4, 250, 2026
 ROUND = POISONS + POISONS // GOOD_EVERY
 GROWTH_BYTES = 48 * 1024 * 1024
 """Most that a tier holds more after the last round than after the first; what is sent between them has more."""
@@ -145,10 +145,19 @@ class Attack:
             if made.code is not None:
                 self.codes[key] = made.code
             self._put(made.message, key, reply=not misdirected)
+            if number % NAMELESS_EVERY == 0:
+                self._put_nameless()
         assert self._sender.flush(60.0) == 0
         assert [report.error for report in self._reports] == [None] * ROUND
         answers = [self.stand.client.answer() for _ in expected]
         assert {key: (answer.status, answer.reason) for key, answer in answers} == expected
+
+    def _put_nameless(self) -> None:
+        """A good body under a header whose name is no text, as no client library sends one."""
+        key, _ = self._next("nameless")
+        names = [b"branchy-request", self.random.choice([b"\xff", b"caf\xe9", b"\xed\xa0\x80"])]
+        produce_named(self.stand.brokers, self._queue.topic, self.random.randrange(4), names, key)
+        self.codes[key] = "transport"
 
     def _next(self, word: str) -> tuple[bytes, Target]:
         number = f"{word}-{self.random.getrandbits(64):x}"
@@ -174,7 +183,7 @@ def test_ten_thousand_malformed_messages_stop_nothing_and_each_lies_in_the_dead_
     assert resident[-1] - resident[0] < GROWTH_BYTES
     assert edge.stop() == 0
     dead = dead_letters(stand, "edge")
-    assert {each.correlation: code_of(each) for each in dead} == attack.codes
+    assert {each.correlation or each.message.body: code_of(each) for each in dead} == attack.codes
     assert len(dead) == len(attack.codes)
     counted, codes = counters(edge), Counter(attack.codes.values())
     assert counted["dead"] == len(dead)

@@ -1,4 +1,4 @@
-"""Produce a batch that no client library would: one that cannot be read, or expands to thousands of times its size.
+"""Produce what no client library would: a batch that cannot be read or expands a thousandfold, names that are no text.
 
 A bare Produce request (version 7, the first to take zstd; KIP-98 record batch) over a socket.
 """
@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 Codec = Literal["gzip", "zstd"]
@@ -39,8 +39,8 @@ def _crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def _batch(records: bytes, count: int, codec: Codec) -> bytes:
-    after_crc = struct.pack(">hiqqqhii", CODECS[codec], count - 1, 1, 1, -1, -1, -1, count) + records
+def _batch(records: bytes, count: int, codec: Codec | None) -> bytes:
+    after_crc = struct.pack(">hiqqqhii", CODECS[codec] if codec else 0, count - 1, 1, 1, -1, -1, -1, count) + records
     after_length = struct.pack(">ibI", -1, 2, _crc32c(after_crc)) + after_crc
     return struct.pack(">qi", 0, len(after_length)) + after_length
 
@@ -78,6 +78,13 @@ def _read(connection: socket.socket, count: int) -> bytes:
 def produce_unreadable(brokers: str, topic: str, partition: int, count: int = 1) -> bool:
     """A batch of `count` records whose gzip data is garbage; False when the broker refuses it."""
     return produce_batch(brokers, topic, partition, _batch(b"this is not gzip" * 4, count, "gzip")) == 0
+
+
+def produce_named(brokers: str, topic: str, partition: int, names: Sequence[bytes], value: bytes) -> None:
+    """One record whose headers have these names, of any bytes."""
+    record = b"\0\0\0" + _zigzag(-1) + _zigzag(len(value)) + value + _zigzag(len(names))
+    record += b"".join(_zigzag(len(name)) + name + _zigzag(1) + b"v" for name in names)
+    assert produce_batch(brokers, topic, partition, _batch(_zigzag(len(record)) + record, 1, None)) == 0
 
 
 def bomb(codec: Codec, size_bytes: int, count: int = 1) -> bytes:

@@ -13,7 +13,7 @@ from branchy.transport.base import Delivery, Message
 from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
-from branchy.transport.kafka.fetch import UNREADABLE, Fetcher, Unreadable
+from branchy.transport.kafka.fetch import BAD_NAME, UNREADABLE, Fetcher, Unreadable, received_headers
 from branchy.transport.kafka.topics import NO_GROUP, NOT_ALLOWED
 from branchy.transport.kafka.watermarks import watermarks
 
@@ -103,12 +103,10 @@ def _delivery(cluster: Cluster, message: Any) -> Delivery:
     token = KafkaToken(Assignment(message.topic(), message.partition(), 0), message.offset())
     kind, timestamp_ms = message.timestamp()
     age_s = 0.0 if kind == TIMESTAMP_NOT_AVAILABLE else max(0.0, time.time() - timestamp_ms / 1000)
-    try:
-        headers = message.headers() or ()
-    except UnicodeDecodeError:
-        return Delivery(token, Message((), b""), age_s, None, None, "a header's name is not UTF-8")
+    headers, body = received_headers(message), message.value() or b""
+    if headers is None:
+        return Delivery(token, Message((), body), age_s, None, None, BAD_NAME)
     envelope = open_envelope(headers, cluster.complaint)
-    body = message.value() or b""
     return Delivery(
         token, Message(envelope.headers, body), age_s, envelope.reply_to, envelope.correlation, envelope.fault
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from branchy.errors import RefusedError
+from branchy.errors import RefusedError, TransportError
+from branchy.transport.base import Failed, Sink
 from branchy.transport.kafka.watermarks import watermarks
 
 logger = logging.getLogger(__name__)
@@ -27,6 +30,45 @@ HOPELESS = frozenset({KafkaError._FATAL, KafkaError.INVALID_SESSION_TIMEOUT})
 COMPLAIN_EVERY_S = 10.0
 TROUBLE_PAUSE_S = 0.1
 ASK_TIMEOUT_S = 1.0
+
+BAD_NAME = "a header's name is not UTF-8"
+
+_headers = methodcaller("headers")
+"""`Message.headers` of confluent-kafka 2.16 gives, for a name that is not UTF-8, a list with holes and sets an
+exception. Where C calls it, as here, that becomes a `SystemError`. Where Python does, and has sped that call up, nobody
+checks, and the first look at a hole ends the process."""
+
+
+def received_headers(message: Any) -> Sequence[tuple[str, bytes | None]] | None:
+    """A message's headers as they came, None where a name is not UTF-8; ask once a message, and nobody else.
+
+    Asked again, such a message gives the list with holes.
+    """
+    try:
+        found: Sequence[tuple[str, bytes | None]] = _headers(message) or ()
+    except (UnicodeDecodeError, SystemError) as error:
+        if not isinstance(error.__cause__ or error, UnicodeDecodeError):
+            raise
+        return None
+    return found
+
+
+@contextmanager
+def until_its_end(consumer: Any, name: str, sink: Sink) -> Iterator[None]:
+    """What a consumer's thread does within: whatever ends it is told, and the consumer closed.
+
+    Who has no consumer gets nothing more, and must not go on as if it had.
+    """
+    try:
+        yield
+    except RefusedError as error:
+        sink(Failed(error))
+    except Exception as error:
+        logger.exception("%s: the consumer has come to its end by a bug", name)
+        what = f"{type(error).__name__}: {error}"
+        sink(Failed(TransportError(f"{name}: the consumer has come to its end by a bug: {what}; see the log")))
+    finally:
+        consumer.close()  # revokes, and with that commits
 
 
 class Unreadable(NamedTuple):

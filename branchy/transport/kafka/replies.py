@@ -9,12 +9,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from branchy.errors import RefusedError, TransportError
-from branchy.transport.base import Failed, Message, Replied, Sink
+from branchy.errors import TransportError
+from branchy.transport.base import Message, Replied, Sink
 from branchy.transport.kafka.addresses import KafkaAddress, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CONSUMER, EMBEDDED_CONSUMER
-from branchy.transport.kafka.fetch import Fetcher, Unreadable
+from branchy.transport.kafka.fetch import Fetcher, Unreadable, received_headers, until_its_end
 from branchy.transport.kafka.topics import NO_GROUP
 from branchy.transport.kafka.watermarks import watermarks
 
@@ -66,12 +66,9 @@ class KafkaInbox:
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        try:
+        with until_its_end(self._consumer, self._cluster.name, self._sink):
             while not self._closing.is_set():
                 self._take_what_is_there()
-        except RefusedError as error:
-            self._sink(Failed(error))
-        self._consumer.close()
 
     def _take_what_is_there(self) -> None:
         first = self._fetcher.first(POLL_S)
@@ -87,11 +84,9 @@ class KafkaInbox:
         found = self._fetcher.sift(message)
         if found is None or isinstance(found, Unreadable):
             return None
-        try:
-            headers = message.headers() or ()
-        except UnicodeDecodeError:
+        headers, body = received_headers(message), message.value() or b""
+        if headers is None:
             return None  # nothing of ours: who sent it waits for no word
-        body = message.value() or b""
         too_large = self._cluster.too_large(self._topic, headers, body)
         if too_large:
             self._fetcher.complain(f"{self._topic} offset {message.offset()} is left out: {too_large}")

@@ -13,12 +13,11 @@ from typing import Any
 from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, TopicPartition
 
 from branchy.core.settlement import SettlementTracker
-from branchy.errors import RefusedError
-from branchy.transport.base import Arrived, Delivery, Failed, Message, Revoked, Sink, Token
+from branchy.transport.base import Arrived, Delivery, Message, Revoked, Sink, Token
 from branchy.transport.kafka.addresses import Assignment, KafkaToken, open_envelope
 from branchy.transport.kafka.cluster import Cluster
 from branchy.transport.kafka.config import CLASSIC_GROUP, CONSUMER, CONSUMER_GROUP, EMBEDDED_CONSUMER
-from branchy.transport.kafka.fetch import Fetcher, Unreadable
+from branchy.transport.kafka.fetch import BAD_NAME, Fetcher, Unreadable, received_headers, until_its_end
 from branchy.transport.kafka.lag import LagReader
 
 logger = logging.getLogger(__name__)
@@ -99,12 +98,11 @@ class KafkaSource:
     # --- the consumer's thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            self._work()
-        except RefusedError as error:
-            self._sink(Failed(error))
-        self._lag = None
-        self._consumer.close()  # revokes, and with that commits
+        with until_its_end(self._consumer, self._cluster.name, self._sink):
+            try:
+                self._work()
+            finally:
+                self._lag = None
 
     def _work(self) -> None:
         commit_at_s = time.monotonic() + COMMIT_EVERY_S
@@ -145,14 +143,12 @@ class KafkaSource:
         token = self._track(message.partition(), message.offset())
         if token is None:
             return None
-        try:
-            headers = message.headers() or ()
-        except UnicodeDecodeError:
-            return Delivery(token, Message((), b""), 0.0, None, None, "a header's name is not UTF-8")
-        body = message.value() or b""
-        too_large = self._cluster.too_large(self._topic, headers, body)
+        headers, body = received_headers(message), message.value() or b""
+        too_large = self._cluster.too_large(self._topic, headers or (), body)
         if too_large:  # no dead letter could hold it
             return Delivery(token, Message((), b""), 0.0, None, None, f"{token} is left out: {too_large}")
+        if headers is None:
+            return Delivery(token, Message((), body), 0.0, None, None, f"{token} is left without headers: {BAD_NAME}")
         envelope = open_envelope(headers, self._cluster.complaint)
         return Delivery(
             token,

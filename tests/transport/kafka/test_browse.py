@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import pytest
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException
 from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
+from raw_produce import produce_named
+from transport_harness import fresh_name, kafka_settings
 
 from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.transport.base import Message
+from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka.browse import browse
 
 END = KafkaError._PARTITION_EOF
@@ -99,3 +104,15 @@ def test_a_header_whose_name_cannot_be_read_is_a_fault():
     unreadable = FakeMessage(0, headers=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"))
     (delivery,) = browse(FakeCluster(Partitions({0: (0, 1)}, unreadable)), TOPIC, 5.0)
     assert delivery.fault == "a header's name is not UTF-8"
+
+
+def test_a_header_name_that_is_no_text_does_not_end_the_process(embedded_broker):
+    topic = f"{fresh_name()}.edge.dead"
+    with closing(KafkaLink(kafka_settings(embedded_broker.brokers), "back")) as link:
+        link.prepare([topic], 20)
+        for number in range(60):
+            produce_named(embedded_broker.brokers, topic, 0, [b"fine"], b"%d" % number)
+        produce_named(embedded_broker.brokers, topic, 0, [b"\xff"], b"bad")
+        *good, bad = link.browse(topic, 20)
+    assert {each.fault for each in good} == {None}
+    assert (bad.message, bad.fault) == (Message((), b"bad"), "a header's name is not UTF-8")

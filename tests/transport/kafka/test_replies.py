@@ -7,14 +7,14 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_produce import produce_unreadable
+from raw_produce import produce_named, produce_unreadable
 from transport_harness import Events, fresh_name, kafka_settings, message
 
-from branchy.errors import BrokerUnavailableError
-from branchy.transport.base import Replied
+from branchy.errors import BrokerUnavailableError, TransportError
+from branchy.transport.base import Failed, Replied
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka import replies as replies_module
-from branchy.transport.kafka.replies import reply_partition
+from branchy.transport.kafka.replies import KafkaInbox, reply_partition
 
 
 @pytest.mark.parametrize(("replica", "count", "partition"), [("0", 4, 0), ("3", 4, 3), ("6", 4, 2), ("edge-7", 12, 6)])
@@ -61,6 +61,37 @@ def test_an_unreadable_answer_does_not_stop_the_next(link: KafkaLink, topic: str
         assert produce_unreadable(embedded_broker.brokers, topic, inbox.address.partition, count=3)
         sender.send(inbox.address, message("next"), 1)
         assert events.wait(Replied)[0].message.body == b"next"
+
+
+def test_an_answer_with_a_header_name_that_is_no_text_does_not_stop_the_next(
+    link: KafkaLink, topic: str, embedded_broker
+):
+    events = Events()
+    with (
+        closing(link.replies(topic, "1", events, 10)) as inbox,
+        closing(link.sender(Events(), message_timeout_s=10, queue_limit=200)) as sender,
+    ):
+        for count in (1, 101):
+            produce_named(embedded_broker.brokers, topic, inbox.address.partition, [b"\xff"], b"")
+            for number in range(100):
+                assert sender.send(inbox.address, message("next"), number)
+            assert events.wait(Replied, count)[count - 1].message.body == b"next"
+        assert len(events.wait(Replied, 200)) == 200
+
+
+def test_an_inbox_that_ends_by_a_bug_says_so_and_closes_its_consumer(link: KafkaLink, topic: str, monkeypatch):
+    def break_it(self: KafkaInbox) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(KafkaInbox, "_take_what_is_there", break_it)
+    events = Events()
+    with closing(link.replies(topic, "1", events, 10)) as inbox:
+        (failed,) = events.wait(Failed)
+        inbox._thread.join(10)
+        with pytest.raises(RuntimeError, match="closed"):
+            inbox._consumer.poll(0)
+    assert type(failed.error) is TransportError
+    assert "front: the consumer has come to its end by a bug: ZeroDivisionError: a bug" in str(failed.error)
 
 
 def test_an_answer_that_expands_to_more_than_its_topic_takes_is_left_out(link: KafkaLink, topic: str, caplog):

@@ -10,13 +10,15 @@ from contextlib import closing
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException
 from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
-from transport_harness import Events, fresh_name
+from raw_produce import produce_named
+from transport_harness import Events, fresh_name, kafka_settings, message
 
 from branchy.config import LinkSettings
-from branchy.errors import RefusedError
+from branchy.errors import RefusedError, TransportError
 from branchy.transport.base import Arrived, Failed, Message, Revoked
 from branchy.transport.kafka import KafkaLink
 from branchy.transport.kafka import source as source_module
+from branchy.transport.kafka.addresses import KafkaAddress
 from branchy.transport.kafka.source import KafkaSource
 
 
@@ -363,6 +365,61 @@ def test_a_header_whose_name_is_no_text_is_a_fault(bench: Bench):
     bench.turn(FakeMessage(5, headers=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")))
     (delivery,) = bench.events.deliveries()
     assert "UTF-8" in delivery.fault
+
+
+@pytest.mark.parametrize("names", [[b"\xff"], [b"fine", b"caf\xe9", b"fine"]])
+def test_a_header_whose_name_is_no_text_ends_no_process_before_python_has_sped_up_the_code_or_after(
+    embedded_broker, names
+):
+    topic, events = f"{fresh_name()}.edge.requests", Events()
+    with closing(KafkaLink(kafka_settings(embedded_broker.brokers), "back")) as link:
+        link.prepare([topic], 20)
+        to = KafkaAddress(topic, 0)
+        with (
+            closing(link.requests(topic, fresh_name(), events)) as source,
+            closing(link.sender(Events(), message_timeout_s=20, queue_limit=200)) as sender,
+        ):
+            source.start()
+            produce_named(embedded_broker.brokers, topic, 0, names, b"cold")
+            for number in range(100):
+                assert sender.send(to, message(f"good {number}", name="value"), number)
+            events.wait_deliveries(101)
+            produce_named(embedded_broker.brokers, topic, 0, names, b"warm")
+            assert sender.send(to, message("behind it"), "last")
+            first, *_, warm, last = events.wait_deliveries(103)
+    assert (last.message.body, last.fault) == (b"behind it", None)
+    for bad, body, offset in ((first, b"cold", 0), (warm, b"warm", 101)):
+        assert bad.message == Message((), body)
+        assert (bad.reply_to, bad.correlation) == (None, None)
+        assert bad.fault == f"{topic} [0] offset {offset} is left without headers: a header's name is not UTF-8"
+
+
+def test_any_other_error_ends_it_aloud_too_and_closes_the_consumer(bench: Bench, caplog):
+    def break_it() -> None:
+        raise ZeroDivisionError("a bug")
+
+    bench.assign(0)
+    bench.consumer.turns.put(break_it)
+    (failed,) = bench.events.wait(Failed)
+    assert type(failed.error) is TransportError
+    assert "back: the consumer has come to its end by a bug: ZeroDivisionError: a bug" in str(failed.error)
+    bench.source._thread.join(10)
+    assert bench.consumer.named("close") == [None]
+    assert "in break_it" in caplog.text, "where it happened"
+
+
+def test_the_consumer_is_closed_even_where_nobody_can_be_told(bench: Bench, monkeypatch):
+    def break_it(*events: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    ended: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(args.exc_value))
+    bench.assign()
+    monkeypatch.setattr(bench.events, "_on_event", break_it)
+    bench.consumer.turns.put(break_it)
+    bench.source._thread.join(10)
+    assert [str(error) for error in ended] == ["a bug"]
+    assert bench.consumer.named("close") == [None]
 
 
 def test_errors_that_are_no_message_are_not_handed_on(bench: Bench):
