@@ -2,7 +2,7 @@
 
 Keyed by assignment (topic, partition and epoch), because a broker accepts a commit for a
 partition that a member no longer owns. Offsets have gaps (compaction, transaction markers)
-and settle in any order.
+and settle in any order. What is held is bounded by what is open, however much is settled behind it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,47 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
+SETTLED_KEPT = 64
+"""Settled positions above the lowest open one are swept out when there are so many more than open ones."""
+
+
 class _Assignment:
-    __slots__ = ("heap", "open", "settled_up_to")
+    """One assignment's positions.
+
+    Attributes:
+        open: those that are not settled.
+        heap: the same and some that are settled, an open one in front.
+        last: the highest ever tracked.
+        begun: whether the lowest was ever settled, so that there is something to commit.
+    """
+
+    __slots__ = ("begun", "heap", "last", "open")
 
     def __init__(self) -> None:
         self.open: set[int] = set()
         self.heap: list[int] = []
-        self.settled_up_to: int | None = None
+        self.last = -1
+        self.begun = False
 
     def track(self, position: int) -> None:
         self.open.add(position)
         heapq.heappush(self.heap, position)
+        if position > self.last:
+            self.last = position
 
     def settle(self, position: int) -> None:
-        self.open.discard(position)
-        while self.heap and self.heap[0] not in self.open:
-            self.settled_up_to = heapq.heappop(self.heap)
+        still_open, heap = self.open, self.heap
+        still_open.discard(position)
+        while heap and heap[0] not in still_open:
+            heapq.heappop(heap)
+            self.begun = True
+        if len(heap) > 2 * len(still_open) + SETTLED_KEPT:
+            self.heap = sorted(still_open)
 
     def committable(self) -> int | None:
-        if self.settled_up_to is None:
+        if not self.begun:
             return None
-        return self.heap[0] if self.heap else self.settled_up_to + 1
+        return self.heap[0] if self.heap else self.last + 1
 
 
 class SettlementTracker(Generic[K]):

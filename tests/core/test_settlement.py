@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from branchy.core.settlement import SettlementTracker
+from branchy.core.settlement import SETTLED_KEPT, SettlementTracker
 
 A, B = ("edge", 0, 1), ("edge", 0, 2)
 
@@ -82,6 +85,32 @@ def test_any_order_ends_after_the_last_and_never_steps_back(order: list[int], ga
     assert seen == sorted(seen)
     assert seen[-1] == 11 * gap + 1
     assert tracker.unsettled == 0
+
+
+def held(tracker: SettlementTracker) -> int:
+    """How many objects it refers to, over however many others."""
+    found, look_at = {id(tracker): tracker}, [tracker]
+    while look_at:
+        for each in gc.get_referents(look_at.pop()):
+            if id(each) not in found and not isinstance(each, type):
+                found[id(each)] = each
+                look_at.append(each)
+    return len(found)
+
+
+@pytest.mark.parametrize("still_open", [1, 500])
+def test_what_is_settled_behind_an_open_position_takes_no_room(still_open: int):
+    tracker = tracked(*range(still_open))
+    before = held(tracker)
+    for position in range(1000, 101_000):
+        tracker.track(A, position)
+        tracker.settle(A, position)
+    assert tracker.unsettled == still_open
+    assert held(tracker) <= before + still_open + SETTLED_KEPT + 1, "and the highest, for the commit"
+    assert tracker.committable(A) is None
+    for position in reversed(range(still_open)):
+        tracker.settle(A, position)
+    assert tracker.committable(A) == 101_000
 
 
 class AgainstModel(RuleBasedStateMachine):
