@@ -31,6 +31,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from branchy.core.deadline import LONGEST_GRACE_S
 from branchy.core.topics import NOT_FOR_ANSWERS
 from branchy.errors import ConfigError
 
@@ -222,7 +223,7 @@ class DeviceSettings(_Settings):
     cascade: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,80}$")
     replica: str = "device"
     deadline_ms: float = Field(default=1000.0, gt=0, le=30_000)
-    grace_ms: float = Field(default=1000.0, ge=0, le=60_000)
+    grace_ms: float = Field(default=1000.0, ge=0, le=LONGEST_GRACE_S * 1e3)
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600)
     reply_topic: ReplyTopic | None = None
 

@@ -8,6 +8,9 @@ from collections import deque
 
 from branchy.core.record import record
 
+LONGEST_GRACE_S = 60.0
+"""How long after its deadline a requester may still take an answer (`--grace-ms` of `branchy device`) at most."""
+
 
 @record
 class Deadline:

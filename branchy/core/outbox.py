@@ -42,17 +42,20 @@ class Outbox:
         return [ev.Settle(token)] if self._let_go(token) else []
 
     def failed(self, event: ev.SendFailed, now: float) -> list[ev.Effect]:
-        """Send again what may still arrive; an answer that cannot is settled and never blocks the rest.
+        """Send again what may still arrive; an answer that cannot, or not in time for anybody, is settled.
+
+        Else a single reply partition that takes nothing would hold up everybody's requests in the end.
 
         A dead letter is all that is left of a message, so nothing but its acknowledgement settles it.
         """
         effect = self._sent.get(event.token)
         if effect is None:
             return []
+        if not isinstance(effect, ev.DeadLetter):
+            given_up = event.permanent or effect.wanted_until <= now
+            return self.acknowledged(event.token) if given_up else [effect]
         if not event.permanent:
             return [effect]
-        if not isinstance(effect, ev.DeadLetter):
-            return self.acknowledged(event.token)
         if event.too_large and not effect.bare:
             bare = self._sent[event.token] = replace(effect, bare=True)
             return [bare]

@@ -6,6 +6,7 @@ Times are seconds on the caller's monotonic clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 
 from branchy.core.cascade import Array, Uplink
@@ -166,13 +167,17 @@ class Forward:
 
 @record
 class SendAnswer:
-    """Answer a request. With a token, terminal: its delivery report is reported back; None is a courtesy."""
+    """Answer a request. With a token, terminal: its delivery report is reported back; None is a courtesy.
+
+    `wanted_until`: when nobody can wait for it any more, on the tier's clock.
+    """
 
     token: Token | None
     reply_to: Address
     correlation: bytes | None
     answer: Answer
     traceparent: str | None
+    wanted_until: float = math.inf
 
 
 @record

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 from branchy.core import tier_events as ev
 from branchy.core.cascade import Array, StageSpec
-from branchy.core.deadline import Deadline
+from branchy.core.deadline import LONGEST_GRACE_S, Deadline
 from branchy.core.histogram import Histogram
 from branchy.core.job_table import JobTable
 from branchy.core.jobs import NOTHING, Job, WorkQueue
@@ -152,11 +152,11 @@ class TierMachine:
         model = self._models.get(request.model)
         if model is None:
             text = f"expected model {' or '.join(d[:12] for d in self._models)}, got {request.model[:12]}"
-            self._refuse(event, "digest", text)
+            self._refuse(event, "digest", text, now)
         elif deadline.expires <= now:
-            self._refuse(event, "expired", "the deadline had passed when it came")
+            self._refuse(event, "expired", "the deadline had passed when it came", now)
         elif not self._in_time(request.model, 0, deadline, now):
-            self._refuse(event, "overload", "this tier cannot answer it in time")
+            self._refuse(event, "overload", "this tier cannot answer it in time", now)
         else:
             self._accept(event, model, deadline, now)
 
@@ -193,11 +193,10 @@ class TierMachine:
             answer = self._answer(event.request or "", "error", "malformed", "", detail=f"{event.code}: {event.text}")
             self._out.append(ev.SendAnswer(None, event.reply_to, event.correlation, answer, None))
 
-    def _refuse(self, event: ev.Came, reason: Reason, text: str) -> None:
+    def _refuse(self, event: ev.Came, reason: Reason, text: str, now: float) -> None:
         hop = Hop(self.tier, None, None, None, 0.0, 0.0, 0.0)
         answer = self._answer(event.request.id, "rejected", reason, event.request.model, hop=hop, detail=text)
-        effect = ev.SendAnswer(event.token, event.reply_to, event.correlation, answer, event.request.traceparent)
-        self._send(event.token, effect)
+        self._reply(event, answer, event.request, now)
 
     def _in_time(self, model: str, position: int, deadline: Deadline, now: float) -> bool:
         """Whether one that comes to a stage now is computed early enough, going by the queue's estimate."""
@@ -396,8 +395,7 @@ class TierMachine:
             self.counters[f"answer.{answer.reason}" if answer.tier == self.tier else "answer.front"] += 1
         self.latencies_ms.observe(answer.hops[0].total_ms)
         request = self._drop(job)
-        effect = ev.SendAnswer(job.token, job.reply_to, job.correlation, answer, request.traceparent)
-        self._send(job.token, effect)
+        self._reply(job, answer, request, job.arrived)
 
     def _drop(self, job: Job) -> Request:
         """Take a job out of every table; what refers to it still (timers, a batch) sees that it is done."""
@@ -414,6 +412,12 @@ class TierMachine:
     def _dead_letter(self, token: ev.Token, code: str, text: str, body_bytes: int) -> None:
         self.counters["dead"] += 1
         self._send(token, ev.DeadLetter(token, code, text, body_bytes))
+
+    def _reply(self, to: ev.Came | Job, answer: Answer, request: Request, came: float) -> None:
+        """Answer a request that came here then: its age may be wrong, so nothing is given up by that."""
+        until = came + request.budget_ms / 1e3 + LONGEST_GRACE_S
+        effect = ev.SendAnswer(to.token, to.reply_to, to.correlation, answer, request.traceparent, until)
+        self._send(to.token, effect)
 
     def _send(self, token: ev.Token, effect: ev.SendAnswer | ev.DeadLetter) -> None:
         self._outbox.put(token, effect)

@@ -22,7 +22,7 @@ COUNTED = {
     "stray": ("stray_answers", "Answers of the front that nobody had asked for."),
     "dead": ("dead_letters", "Messages put to the dead letters."),
     "send.failed": ("failed_sends", "Answers and dead letters that the brokers did not take at first."),
-    "undeliverable": ("undeliverable", "Answers given up: sending them again cannot help."),
+    "undeliverable": ("undeliverable", "Answers given up: sending them again cannot help, or nobody waits any more."),
     "paused": ("pauses", "Times that the queue of requests was paused."),
     "breaker.open": ("breaker_opened", "Times that the circuit breaker opened."),
 }

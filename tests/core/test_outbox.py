@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from branchy.core import tier_events as ev
@@ -42,6 +44,16 @@ def test_an_answer_that_cannot_arrive_is_settled_and_a_report_of_nothing_is_noth
     outbox.put("t", ANSWER)
     assert outbox.failed(failed(permanent=True), 0.0) == [ev.Settle("t")]
     assert not outbox.holds("t")
+
+
+def test_an_answer_that_nobody_can_wait_for_any_more_is_settled_and_a_dead_letter_always_sent_again(outbox: Outbox):
+    answer = replace(ANSWER, wanted_until=7.0)
+    outbox.put("t", answer)
+    assert outbox.failed(failed(permanent=False), 6.9) == [answer]
+    assert outbox.failed(failed(permanent=False), 7.0) == [ev.Settle("t")]
+    assert not outbox.holds("t")
+    outbox.put("t", DEAD)
+    assert outbox.failed(failed(permanent=False), 1e9) == [DEAD]
 
 
 def test_a_dead_letter_that_cannot_be_written_is_kept_and_tried_again_when_it_is_due(outbox: Outbox):

@@ -10,6 +10,7 @@ import pytest
 import tier_world as w
 
 from branchy.core import tier_events as ev
+from branchy.core.deadline import LONGEST_GRACE_S
 from branchy.core.messages import EncodedSample
 from branchy.core.outbox import KEPT_S
 from branchy.core.tier_machine import TierMachine
@@ -746,6 +747,47 @@ def test_an_answer_that_was_not_delivered_is_sent_again_and_one_that_cannot_be_i
     assert tier.machine.handle(ev.SendFailed(token, False, "timed out"), tier.now) == [sent]
     assert tier.machine.handle(ev.SendFailed(token, True, "no such topic"), tier.now) == [ev.Settle(token)]
     assert tier.machine.counters["undeliverable"] == 1
+
+
+@pytest.mark.parametrize(("row", "model"), [(w.SURE, w.DIGEST), (w.SURE, "e" * 64)], ids=["answer", "refusal"])
+def test_an_answer_is_sent_again_for_as_long_as_anybody_may_wait_for_it(row, model):
+    tier = world()
+    token = ask(tier, row=row, model=model)
+    sent, timed_out = tier.tokens[token].terminal, ev.SendFailed(token, False, "timed out")
+    tier.now += 1.0 + LONGEST_GRACE_S - 0.001
+    assert tier.machine.handle(timed_out, tier.now) == [sent]
+    tier.now += 0.002
+    assert tier.machine.handle(timed_out, tier.now) == [ev.Settle(token)]
+    assert tier.machine.counters["undeliverable"] == 1
+
+
+def test_an_answer_is_not_given_up_by_its_requests_age_which_may_be_wrong():
+    tier = world()
+    token = tier.arrive(w.request(tier.stages, 1), age_s=3600.0)
+    sent = tier.tokens[token].terminal
+    assert sent.answer.reason == "expired"
+    assert tier.machine.handle(ev.SendFailed(token, False, "timed out"), tier.now) == [sent]
+
+
+def test_a_reply_partition_that_takes_nothing_does_not_stop_the_tier_for_others():
+    """Two requests a second of its device; each of its answers times out after 60 s."""
+    tier = world(limits=replace(LIMITS, unsettled=300))
+    times_out: dict[int, float] = {}
+    for number in range(600):
+        tier.now += 0.5
+        for token in [token for token, at in times_out.items() if at <= tier.now]:
+            effects = tier.machine.handle(ev.SendFailed(token, False, "timed out"), tier.now)
+            times_out[token] = tier.now + 60.0
+            if effects == [ev.Settle(token)]:
+                del times_out[token]
+        dead = tier.arrive(w.request(tier.stages, number), reply_to="takes nothing")
+        live = ask(tier, 10_000 + number, row=w.SURE)
+        times_out[dead] = tier.now + 60.0
+        assert tier.machine.handle(ev.Acknowledged(live), tier.now) == [ev.Settle(live)]
+        tier.advance()
+        assert not tier.paused, f"after {number / 2:.0f} s"
+    assert tier.machine.unsettled == len(times_out) <= 2 * (60.0 + LONGEST_GRACE_S)
+    assert tier.machine.counters["undeliverable"] == 600 - len(times_out)
 
 
 def test_a_dead_letter_that_no_broker_takes_is_kept_and_tried_again_until_one_does():

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from branchy.core import tier_events as ev
 from branchy.core.cascade import ExitSettings, Source, StageSpec, TensorSpec, Uplink
+from branchy.core.deadline import LONGEST_GRACE_S
 from branchy.core.messages import Answer, EncodedSample, Request
 from branchy.core.outbox import KEPT_S
 from branchy.core.settlement import SettlementTracker
@@ -100,6 +101,7 @@ class Delivery:
     failed: object = None
     gone: bool = False
     payload: str = ""
+    wanted_until: float = math.inf
 
     @property
     def asks(self) -> tuple[str, bytes | None, str, str]:
@@ -146,7 +148,14 @@ class World:
         if correlation == "fresh":
             correlation = b"fresh %d" % token
         expires = self.now + (message.budget_ms / 1e3 - age_s)
-        self.tokens[token] = Delivery(message.id, reply_to, correlation, expires, payload=repr(message.payload))
+        self.tokens[token] = Delivery(
+            message.id,
+            reply_to,
+            correlation,
+            expires,
+            payload=repr(message.payload),
+            wanted_until=self.now + message.budget_ms / 1e3 + LONGEST_GRACE_S,
+        )
         self.tracker.track("p", token)
         self.handle(ev.Came(token, message, reply_to, correlation, age_s))
         return token
@@ -192,6 +201,8 @@ class World:
                 assert (reply_to, correlation) == (delivery.reply_to, delivery.correlation)
                 assert answer.request == delivery.request
                 assert (answer.status == "ok") == (answer.label is not None)
+                wanted = [d.wanted_until for d in self.tokens.values() if d.asks == delivery.asks]
+                assert min(wanted) <= effect.wanted_until <= max(wanted)
                 self.sends[token] = effect
             case ev.DeadLetter(token):
                 self.terminal(token, effect)
@@ -327,7 +338,7 @@ class TierRules(RuleBasedStateMachine):
         token = data.draw(st.sampled_from(sorted(self.world.sends)))
         effect = self.world.sends.pop(token)
         delivery = self.world.tokens[token]
-        if permanent and isinstance(effect, ev.SendAnswer):
+        if isinstance(effect, ev.SendAnswer) and (permanent or effect.wanted_until <= self.world.now):
             delivery.acknowledged = True  # nothing more can be done for it: it counts as finished
         else:
             smaller = permanent and too_large and isinstance(effect, ev.DeadLetter)
@@ -355,7 +366,7 @@ class TierRules(RuleBasedStateMachine):
     def back_full(self, full: bool) -> None:
         self.world.handle(ev.BackFull(full))
 
-    @rule(seconds=st.sampled_from([0.0, 0.001, 0.03, 0.3, 2.0, KEPT_S]))
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.03, 0.3, 2.0, KEPT_S, LONGEST_GRACE_S + 1.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.advance(seconds)
 
