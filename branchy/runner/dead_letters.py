@@ -32,7 +32,7 @@ class DeadLetter:
         reason: a line for a person.
         request: the id it carries, None where it has none.
         size_bytes: its headers and body as they came, without those that say why it is there.
-        answerable: whether it has a reply address, without which no tier takes it.
+        answerable: whether it has a reply address that is allowed and there, without which no tier takes it.
     """
 
     age_s: float
@@ -54,7 +54,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """How many were sent again to which queue, and how many were not, as no tier takes them without a reply address."""
+    """How many were sent again to which queue, and how many were not: no tier would take them.
+
+    Those have no reply address, or one that is still not allowed or not there.
+    """
 
     queue: str
     sent: int
@@ -199,7 +202,8 @@ def outcome(redriven: Redriven) -> str:
             "their answers go where they were first asked for: the requester may be gone, and then nobody reads them"
         )
     if redriven.unanswerable:
-        lines.append(f"left {redriven.unanswerable:,} that have no reply address: no tier takes those")
+        why = "no reply address, or one that is not allowed or not there"
+        lines.append(f"left {redriven.unanswerable:,} with {why}: no tier takes those")
     return "\n".join(lines)
 
 

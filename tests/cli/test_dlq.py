@@ -11,6 +11,7 @@ from branchy.config import LinkSettings
 from branchy.core import topics
 from branchy.transport.base import Message
 from branchy.transport.kafka import KafkaLink
+from branchy.transport.kafka.addresses import KafkaAddress, reply_headers
 
 
 @pytest.fixture
@@ -66,6 +67,31 @@ def test_redrive_sends_those_chosen_as_they_came(run, dead):
     (again,) = client.link.browse(queue, 20)
     assert (list(again.message.headers), again.message.body) == ([("branchy-request", b"b")], b"12345")
     assert again.reply_to == client.inbox.address
+
+
+def test_what_was_refused_for_its_reply_address_is_sent_again_once_that_is_there(run, dead):
+    client, flags = dead
+    queue, missing = topics.requests(client.cascade, "edge"), topics.answers(client.cascade, "own")
+    headers = [
+        ("branchy-request", b"c"),
+        ("branchy-error-code", b"transport"),
+        *reply_headers(None, KafkaAddress(missing)),
+    ]
+    to = client.link.queue(topics.dead_letters(client.cascade, "edge"))
+    assert client.sender.send(to, Message(headers, b"12345"), "c", correlation=b"c")
+    assert client.sender.flush(20) == 0
+    code, out, _ = run("dlq", "redrive", *flags, "--id", "c")
+    assert code == 0
+    assert out.splitlines() == [
+        f"sent 0 again to {queue}",
+        "left 1 with no reply address, or one that is not allowed or not there: no tier takes those",
+    ]
+    client.link.prepare([missing], 20)
+    code, out, _ = run("dlq", "redrive", *flags, "--id", "c")
+    assert (code, out.splitlines()[0]) == (0, f"sent 1 again to {queue}")
+    (again,) = client.link.browse(queue, 20)
+    assert (list(again.message.headers), again.correlation) == ([("branchy-request", b"c")], b"c")
+    assert again.reply_to == KafkaAddress(missing)
 
 
 def test_redrive_of_nothing_in_particular_is_wrong_use(run, dead):

@@ -185,6 +185,8 @@ def test_ten_thousand_malformed_messages_stop_nothing_and_each_lies_in_the_dead_
     dead = dead_letters(stand, "edge")
     assert {each.correlation or each.message.body: code_of(each) for each in dead} == attack.codes
     assert len(dead) == len(attack.codes)
+    misdirected = [dict(each.message.headers) for each in dead if each.correlation and code_of(each) == "transport"]
+    assert all(REPLY_TOPIC in headers for headers in misdirected), "for when somebody makes the topic"
     counted, codes = counters(edge), Counter(attack.codes.values())
     assert counted["dead"] == len(dead)
     malformed = {word.partition(".")[2]: n for word, n in counted.items() if word.startswith("malformed.")}

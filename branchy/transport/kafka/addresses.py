@@ -38,7 +38,11 @@ class KafkaToken(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """What the transport's own headers say, and the headers that remain."""
+    """What the transport's own headers say, and the headers that remain.
+
+    With a `fault`, a reply address of which nothing can be made, its headers remain too: who mends what is wrong
+    has them, where the message lies among the dead letters.
+    """
 
     headers: list[tuple[str, bytes]]
     correlation: bytes | None
@@ -74,7 +78,7 @@ def open_envelope(
             own.setdefault(name, value or b"")
         else:
             rest.append((name, value or b""))
-    correlation = own.get(CORRELATION)
+    correlation = own.pop(CORRELATION, None)
     if REPLY_TOPIC not in own:
         return Envelope(rest, correlation, None, None)
     try:
@@ -82,8 +86,10 @@ def open_envelope(
         fault = complaint(address)
     except ValueError:
         topic, partition = own[REPLY_TOPIC], own.get(REPLY_PARTITION)
-        return Envelope(rest, correlation, None, f"reply address is malformed: {topic!r:.80}, {partition!r:.40}")
-    return Envelope(rest, correlation, None if fault else address, fault)
+        fault = f"reply address is malformed: {topic!r:.80}, {partition!r:.40}"
+    if fault is not None:
+        return Envelope([*rest, *own.items()], correlation, None, fault)
+    return Envelope(rest, correlation, address, None)
 
 
 def _partition(value: bytes | None) -> int | None:

@@ -55,6 +55,19 @@ def test_an_address_that_is_not_allowed_is_a_fault():
     assert (envelope.reply_to, envelope.fault) == (None, "not other")
 
 
+@pytest.mark.parametrize("partition", [None, b"3", b"nowhere"])
+def test_an_address_of_which_nothing_can_be_made_stays_in_the_headers_and_is_found_once_that_is_mended(partition):
+    asked = [("kafka_correlationId", b"c"), ("kafka_replyTopic", TOPIC.encode()), ("a", b"1")]
+    if partition is not None:
+        asked.insert(1, ("kafka_replyPartition", partition))
+    refused = open_envelope([*asked, ("kafka_replyTopic", b"a second one")], lambda address: "it is not there")
+    assert sorted([*refused.headers, *reply_headers(refused.correlation, refused.reply_to)]) == sorted(asked)
+    if partition != b"nowhere":
+        kept = [*refused.headers, *reply_headers(refused.correlation, None)]
+        address = KafkaAddress(TOPIC, None if partition is None else 3)
+        assert open_envelope(kept, allow) == ([("a", b"1")], b"c", address, None)
+
+
 def test_the_first_of_repeated_headers_counts_and_none_is_left_over():
     headers = [("kafka_correlationId", b"1"), ("kafka_correlationId", b"2"), ("a", None)]
     assert open_envelope(headers, allow) == ([("a", b"")], b"1", None, None)
