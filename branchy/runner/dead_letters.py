@@ -11,7 +11,7 @@ from typing import Any
 
 from branchy.config import DeviceSettings
 from branchy.core import topics, wire
-from branchy.errors import BrokerUnavailableError, TransportError, UsageError
+from branchy.errors import BrokerUnavailableError, RefusedError, TransportError, UsageError
 from branchy.reports.text import listed, text_table
 from branchy.store.bundle import Bundle
 from branchy.transport.base import Delivery, Link, Message, Sent, TransportEvent
@@ -140,15 +140,17 @@ def redrive(settings: DeviceSettings, choice: Choice, *, link: Link | None = Non
     with _open(settings, link) as tier:
         letters = tier.browse()
         tier.link.prepare([tier.queue], tier.timeout_s, tier.largest)
-        sending = _Sending(tier)
         unanswerable = 0
-        with closing(sending):
-            for delivery in letters:
-                if choice.takes(describe(delivery)):
-                    if delivery.reply_to is None:
-                        unanswerable += 1
-                    else:
-                        sending.send(delivery)
+        with closing(_Sending(tier)) as sending:
+            try:
+                for delivery in letters:
+                    if choice.takes(describe(delivery)):
+                        if delivery.reply_to is None:
+                            unanswerable += 1
+                        else:
+                            sending.send(delivery)
+            except TransportError as error:  # what is queued is on its way: it is seen through, and counted
+                raise type(error)(f"{error}; {sending.finish():,} were sent again before that") from None
             return Redriven(tier.queue, sending.finish(), unanswerable)
 
 
@@ -233,8 +235,10 @@ class _TierTopics:
             return self.link.browse(self.dead, self.timeout_s)
         except BrokerUnavailableError:
             raise
+        except RefusedError as error:
+            raise RefusedError(f"the dead letters cannot be read: {error}") from None
         except TransportError as error:
-            raise TransportError(f"the dead letters cannot be read: {error}") from None
+            raise TransportError(f"the dead letters cannot be read: {error}; check --cascade and --tier") from None
 
 
 @contextmanager

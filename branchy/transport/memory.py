@@ -451,4 +451,4 @@ class MemoryLink:
 
     def _need_topic(self, name: str) -> None:
         if name not in self._broker.topics:
-            raise TransportError(f"expected a topic that is there, got {name}; prepare it first")
+            raise TransportError(f"expected a topic that is there, got {name}")

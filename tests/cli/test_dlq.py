@@ -104,7 +104,7 @@ def test_a_cascade_that_is_not_there_is_one_line_and_exit_code_1(run, dead):
     _, flags = dead
     code, out, err = run("dlq", "show", *flags, "--tier", "cloud")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "cloud.dead" in err
+    assert err.endswith("cloud.dead; check --cascade and --tier\n")
 
 
 def test_a_tier_that_is_not_in_the_bundle_is_wrong_use(run, dead):

@@ -7,10 +7,10 @@ from memory_cascade import CASCADE, MemoryCascade, sample
 
 from branchy.config import DeviceSettings
 from branchy.core import topics
-from branchy.errors import TransportError, UsageError
+from branchy.errors import BrokerUnavailableError, RefusedError, TransportError, UsageError
 from branchy.runner import dead_letters
 from branchy.runner.dead_letters import Choice, DeadLetter, redrive, show
-from branchy.transport.base import Message
+from branchy.transport.base import Delivery, Message
 
 DEAD = topics.dead_letters(CASCADE, "edge")
 
@@ -162,6 +162,23 @@ def test_more_than_the_senders_queue_takes_are_sent_all_the_same(cascade, settin
     assert len(cascade.broker.messages(topics.requests(CASCADE, "edge"))) == 30
 
 
+@pytest.mark.parametrize("error", [BrokerUnavailableError, RefusedError])
+def test_brokers_that_fail_on_the_way_leave_no_doubt_about_what_was_sent(cascade, settings, error):
+    link = cascade.broker.link("operator")
+    for number in range(3):
+        cascade.broker.put(DEAD, garbage(str(number)), reply_to=cascade.inbox.address)
+    letters = list(link.browse(DEAD, 5))
+
+    def browse_until_they_fail(name: str, timeout_s: float) -> Iterator[Delivery]:
+        yield from letters
+        raise error("the brokers sent nothing more")
+
+    link.browse = browse_until_they_fail
+    with pytest.raises(error, match="the brokers sent nothing more; 3 were sent again before that"):
+        redrive(settings, Choice(all=True), link=link)
+    assert len(cascade.broker.messages(topics.requests(CASCADE, "edge"))) == 3
+
+
 def test_what_the_brokers_refuse_is_an_error_that_counts(cascade, settings):
     cascade.broker.put(DEAD, garbage("small"), reply_to=cascade.inbox.address)
     cascade.broker.put(DEAD, garbage("large", bytes(2_000_000)), reply_to=cascade.inbox.address)
@@ -176,7 +193,7 @@ def test_a_choice_is_of_some_or_of_all(options):
 
 
 def test_a_tier_that_has_no_dead_letters_topic_is_an_error(cascade, settings):
-    with pytest.raises(TransportError, match=r"the dead letters cannot be read: .*branchy\.toy\.full\.dead"):
+    with pytest.raises(TransportError, match=r"cannot be read: .*branchy\.toy\.full\.dead; check --cascade and --tier"):
         listed(settings.model_copy(update={"tier": "full"}), cascade)
 
 

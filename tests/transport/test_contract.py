@@ -410,9 +410,9 @@ def test_sending_to_a_topic_that_is_not_there_fails_for_good(bench: Bench):
 
 
 def test_opening_what_was_not_prepared_is_an_error(bench: Bench):
-    with pytest.raises(TransportError, match="prepare it first"):
+    with pytest.raises(TransportError, match="expected a topic that is there, got branchy"):
         bench.link.replies(f"{fresh_name()}.answers", "0", Events(), 5)
-    with pytest.raises(TransportError, match="prepare it first"):
+    with pytest.raises(TransportError, match="expected a topic that is there, got branchy"):
         bench.link.browse(f"{fresh_name()}.dead", 5)
 
 

@@ -117,7 +117,7 @@ def test_a_broker_that_is_down_cannot_be_prepared_or_asked_for_an_inbox(link: Me
 
 
 def test_a_queue_that_was_not_prepared_cannot_be_read(link: MemoryLink):
-    with pytest.raises(TransportError, match="prepare it first"):
+    with pytest.raises(TransportError, match="expected a topic that is there, got branchy"):
         link.requests("branchy.other.requests", "edge", Events())
 
 

@@ -30,7 +30,7 @@ def browse(cluster: Cluster, topic: str, timeout_s: float) -> Iterator[Delivery]
     """
     count = cluster.partitions(topic)
     if count == 0:
-        raise TransportError(f"expected a topic that is there, got {topic}; prepare it first")
+        raise TransportError(f"expected a topic that is there, got {topic}")
     group = {"group.id": f"branchy-browse-{topic}"}  # librdkafka wants one; nothing ever joins it
     # The end is told as an event: the last offsets may hold no message (a transaction's marker).
     at_end = {"enable.partition.eof": True}
@@ -60,6 +60,7 @@ def _read(cluster: Cluster, consumer: Any, ends: dict[int, int], timeout_s: floa
     """Hand on what lies before the ends, then close the consumer."""
     fetcher = Fetcher(consumer, cluster.name)
     give_up_s = time.monotonic() + timeout_s
+    ages_s: dict[int, float] = {}
     try:
         while ends:
             message = fetcher.first(POLL_S)
@@ -78,7 +79,12 @@ def _read(cluster: Cluster, consumer: Any, ends: dict[int, int], timeout_s: floa
             if last + 1 >= end:
                 del ends[message.partition()]
             if first < end and not _is_end(message):
-                yield _passed(found) if isinstance(found, Unreadable) else _delivery(cluster, found)
+                if isinstance(found, Unreadable):
+                    yield _passed(found, ages_s.get(found.partition, 0.0))
+                else:
+                    delivery = _delivery(cluster, found)
+                    ages_s[message.partition()] = delivery.age_s
+                    yield delivery
     finally:
         consumer.close()
 
@@ -94,9 +100,10 @@ def _refuse(message: Any) -> None:
         raise RefusedError(f"{message.topic()}: the brokers do not allow it: {error.str()}")
 
 
-def _passed(batch: Unreadable) -> Delivery:
+def _passed(batch: Unreadable, age_s: float) -> Delivery:
+    """A batch that nobody can read, its age neither: about that of what lies before it."""
     token = KafkaToken(Assignment(batch.topic, batch.partition, 0), batch.last)
-    return Delivery(token, Message((), b""), 0.0, None, None, f"cannot be read: {batch.why}")
+    return Delivery(token, Message((), b""), age_s, None, None, f"cannot be read: {batch.why}")
 
 
 def _delivery(cluster: Cluster, message: Any) -> Delivery:

@@ -35,7 +35,7 @@ class KafkaInbox:
     def __init__(self, cluster: Cluster, topic: str, replica: str, sink: Sink, timeout_s: float) -> None:
         count = cluster.partitions(topic)
         if count == 0:
-            raise TransportError(f"expected a topic that is there, got {topic}; prepare it first")
+            raise TransportError(f"expected a topic that is there, got {topic}")
         partition = reply_partition(replica, count)
         self._address = KafkaAddress(topic, partition)
         self._cluster, self._topic = cluster, topic

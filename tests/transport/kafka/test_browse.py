@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException
 from fake_kafka import TOPIC, FakeCluster, FakeConsumer, FakeMessage
-from raw_produce import produce_named
+from raw_produce import produce_named, produce_unreadable
 from transport_harness import fresh_name, kafka_settings
 
 from branchy.errors import BrokerUnavailableError, TransportError
@@ -98,6 +98,17 @@ def test_ages_are_by_the_brokers_stamp_never_negative_and_0_without_one():
     first, *others = (each.age_s for each in browse(FakeCluster(consumer), TOPIC, 5.0))
     assert first == pytest.approx(60, abs=30)
     assert others == [0.0, 0.0]
+
+
+def test_a_batch_that_cannot_be_read_is_as_old_as_what_lies_before_it(embedded_broker):
+    topic = f"{fresh_name()}.edge.dead"
+    with closing(KafkaLink(kafka_settings(embedded_broker.brokers), "back")) as link:
+        link.prepare([topic], 20)
+        produce_named(embedded_broker.brokers, topic, 0, [], b"old")
+        assert produce_unreadable(embedded_broker.brokers, topic, 0)
+        old, unreadable = link.browse(topic, 20)
+    assert unreadable.fault is not None
+    assert unreadable.age_s == old.age_s > 3600.0, "the embedded broker stamps what comes with 1970"
 
 
 def test_a_header_whose_name_cannot_be_read_is_a_fault():
