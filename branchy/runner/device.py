@@ -152,8 +152,8 @@ class Device:
             sample: of the shape and dtype of `bundle.spec.input`, or an image file's bytes.
             index: the caller's number for it.
             intended_s: when it was meant to be sent, by `time.monotonic()`; now unless told.
-            again: `Outcome.request` of a request that got no answer, to send it under the same id: a tier that
-                still works on it answers this attempt only. An answer to an earlier one is counted, not handed on.
+            again: `Outcome.request` of a request that got no answer, to send it under the same id. Each attempt is
+                answered for itself: an answer to an earlier one is counted, not handed on.
 
         Raises:
             UsageError: the sample is not what the bundle takes, or the request that is sent again is in flight.
