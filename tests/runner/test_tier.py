@@ -15,7 +15,7 @@ from branchy.core import wire
 from branchy.core.messages import EncodedSample
 from branchy.core.outbox import KEPT_S
 from branchy.core.tier_model import TierLimits
-from branchy.errors import RefusedError
+from branchy.errors import RefusedError, TransportError
 from branchy.runner.events import Stamper
 from branchy.runner.tier import LOOK_AGAIN_S, Back, Tier
 from branchy.transport.base import Arrived, Delivery, Failed, Message, Revoked, SendError, Sent
@@ -438,7 +438,7 @@ def test_it_ends_with_what_brokers_refuse_its_consumer_for(cascade):
     refused: list[BaseException] = []
     hook, threading.excepthook = threading.excepthook, lambda args: refused.append(args.exc_value)
     try:
-        edge.tier.sink(Failed(RefusedError("fenced")))
+        edge.tier.sink(Failed(RefusedError("fenced")), Failed(TransportError("what came of that")))
         edge.thread.join(20)
     finally:
         threading.excepthook = hook

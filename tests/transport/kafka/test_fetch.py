@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from branchy.errors import RefusedError
-from branchy.transport.kafka.fetch import Fetcher, Unreadable
+from branchy.transport.kafka.fetch import Fetcher, Unreadable, received_headers
 
 UNREADABLE = KafkaError._BAD_COMPRESSION
 
@@ -150,3 +150,10 @@ def test_an_error_after_which_nothing_comes_is_a_refusal(code: int):
 
 def _raise(*_, **__) -> None:
     raise KafkaException(KafkaError(KafkaError._STATE))
+
+
+def test_an_error_of_another_kind_than_a_headers_name_is_not_taken_for_one():
+    with pytest.raises(SystemError, match="something else"):
+        received_headers(FakeMessage(0, headers=SystemError("something else")))
+    assert received_headers(FakeMessage(0, headers=[("a", None)])) == [("a", None)]
+    assert list(received_headers(FakeMessage(0)) or ()) == []
