@@ -6,6 +6,7 @@ from the environment or a file. (`branchy broker start` also takes `KAFKA_HOME`,
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -237,6 +238,8 @@ class ProbeSettings(_Settings):
 _S = TypeVar("_S", ServeSettings, DeviceSettings, ProbeSettings)
 _L = TypeVar("_L", ServeSettings, DeviceSettings)
 _KINDS: dict[str, type[_Settings]] = {"serve": ServeSettings, "device": DeviceSettings}
+_PARTS: dict[str, type[_Frozen]] = {"back": LinkSettings, "front": LinkSettings, "health": HealthSettings}
+"""Settings that have settings."""
 
 
 def load(kind: type[_S], flags: Mapping[str, Any], file: Path | None = None) -> _S:
@@ -272,7 +275,7 @@ def load(kind: type[_S], flags: Mapping[str, Any], file: Path | None = None) -> 
     try:
         settings = kind(**merged)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e["loc"], e["msg"], sources) for e in error.errors())) from None
+        raise ConfigError(_explain(error, kind, sources)) from None
     return settings if isinstance(settings, ProbeSettings) else _with_brokers(settings)
 
 
@@ -284,8 +287,8 @@ def load_variables(variables: Mapping[str, str]) -> ServeSettings:
     """
     own = {name: value for name, value in variables.items() if name.startswith("BRANCHY_")}
     known = {f"BRANCHY_{name.upper()}" for kind in _KINDS.values() for name in kind.model_fields}
-    links = tuple(f"BRANCHY_{name}_" for name in ("BACK", "FRONT", "HEALTH"))  # what follows is checked with the rest
-    if unknown := sorted(name for name in own if name not in known and not name.startswith(links)):
+    parts = tuple(f"BRANCHY_{name.upper()}_" for name in _PARTS)  # what follows is checked with the rest
+    if unknown := sorted(name for name in own if name not in known and not name.startswith(parts)):
         raise ConfigError(f"no setting is named {', '.join(unknown)}")
     source = EnvSettingsSource(ServeSettings)
     source.env_vars = {name.lower(): value for name, value in own.items()}
@@ -295,8 +298,7 @@ def load_variables(variables: Mapping[str, str]) -> ServeSettings:
     except SettingsError as error:
         raise ConfigError(str(error)) from None
     except ValidationError as error:
-        origin = {"its variables": values}
-        raise ConfigError("; ".join(_explain(e["loc"], e["msg"], origin) for e in error.errors())) from None
+        raise ConfigError(_explain(error, ServeSettings, {"its variables": values})) from None
 
 
 def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,17 +342,36 @@ def _from_file(path: Path, kind: type[_Settings]) -> dict[str, Any]:
     return _merge({k: v for k, v in data.items() if k in kind.model_fields}, own)
 
 
-def _explain(loc: tuple[int | str, ...], message: str, sources: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line of a validation error: the setting, what was expected, what was found and where it came from."""
+def _explain(error: ValidationError, kind: type[_Settings], sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line: of each setting that is wrong what was expected, what was found and where it came from."""
+    texts = []
+    for wrong in error.errors():
+        unknown = wrong["type"] == "extra_forbidden"
+        message = _unknown(kind, wrong["loc"]) if unknown else wrong["msg"]
+        texts.append(_explain_one(wrong["loc"], message, sources, tells_value=not unknown))
+    return "; ".join(texts)
+
+
+def _explain_one(
+    loc: tuple[int | str, ...], message: str, sources: Mapping[str, Mapping[str, Any]], *, tells_value: bool
+) -> str:
     name = ".".join(str(part) for part in loc)
     found = {origin: value for origin, values in sources.items() if (value := _at(values, loc)) is not None}
     if found:
         origin, value = list(found.items())[-1]
         if isinstance(value, Mapping):  # a rule over several settings, which may come from several places
             return f"setting {name} from {' and '.join(found)}: {message}"
-        return f"setting {name} from {origin}: {message}{'' if _is_secret(name) else f', got {value!r:.80}'}"
+        got = f", got {value!r:.80}" if tells_value and not _is_secret(name) else ""
+        return f"setting {name} from {origin}: {message}{got}"
     variable = "BRANCHY_" + "_".join(str(part) for part in loc).upper()
     return f"setting {name}: {message}; give the flag, set {variable}, or write it into {DEFAULT_FILE}"
+
+
+def _unknown(kind: type[_Settings], loc: tuple[int | str, ...]) -> str:
+    """What to say of a name that no setting has. Its value is never told: it may be a misspelt one's password."""
+    fields = (_PARTS[str(loc[0])] if len(loc) > 1 else kind).model_fields
+    nearest = difflib.get_close_matches(str(loc[-1]), fields, n=1, cutoff=0.75)
+    return f"unknown setting; did you mean {nearest[0]}?" if nearest else f"unknown setting; known: {', '.join(fields)}"
 
 
 def _is_secret(name: str) -> bool:

@@ -186,6 +186,46 @@ def test_no_secret_shows_in_settings_or_in_what_is_wrong_with_them():
         assert "hunter2" not in error_of({**GIVEN, "back": {**link, **wrong}})
 
 
+MISSPELT = {
+    "passwd": "did you mean password?",
+    "key_passphrase": "known: brokers, security, ca_file",
+    "secret": "known: brokers, security, ca_file",
+    "token": "known: brokers, security, ca_file",
+}
+
+
+@pytest.mark.parametrize("side", ["back", "front"])
+@pytest.mark.parametrize("name", MISSPELT)
+def test_the_value_of_a_setting_that_nobody_knows_is_not_shown_as_it_may_be_a_secret(
+    elsewhere, monkeypatch, side, name
+):
+    said = f"unknown setting; {MISSPELT[name]}"
+    assert f"setting {side}.{name} from the command line: {said}" in (
+        text := error_of({**GIVEN, side: {"brokers": "h:1", name: "hunter2"}})
+    )
+    assert "hunter2" not in text
+
+    (elsewhere / "branchy.toml").write_text(f'[{side}]\n{name} = "hunter2"\n')
+    assert f"setting {side}.{name} from file branchy.toml: {said}" in (text := error_of(GIVEN))
+    assert "hunter2" not in text
+    (elsewhere / "branchy.toml").unlink()
+
+    variable = f"BRANCHY_{side.upper()}_{name.upper()}"
+    monkeypatch.setenv(variable, "hunter2")
+    assert f"setting {side}.{name} from the environment: {said}" in (text := error_of(GIVEN))
+    assert "hunter2" not in text
+    with pytest.raises(ConfigError, match=f"setting {side}.{name} from its variables: unknown setting") as caught:
+        load_variables({"BRANCHY_BUNDLE": "/b", "BRANCHY_TIER": "fog", variable: "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_setting_that_one_commands_section_does_not_know_is_told_with_the_nearest(elsewhere):
+    (elsewhere / "branchy.toml").write_text("[serve]\npendin = 5\n[health]\nprot = 9400\n")
+    text = error_of(GIVEN)
+    assert "setting pendin from file branchy.toml: unknown setting; did you mean pending?" in text
+    assert "setting health.prot from file branchy.toml: unknown setting; did you mean port?" in text
+
+
 @pytest.mark.parametrize("kind", [ServeSettings, DeviceSettings])
 def test_a_reply_topic_of_ones_own_begins_as_all_of_branchys(kind):
     def given(topic: str) -> dict:
