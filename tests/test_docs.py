@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -105,3 +106,20 @@ def test_every_module_that_a_document_names_is_there(document):
 def test_nothing_is_pinned_to_a_registry():
     for name in ("constraints.txt", "pyproject.toml", "Makefile"):
         assert "index" not in (ROOT / name).read_text(encoding="utf-8").replace("class index", "")
+
+
+def test_wherever_tensorflow_is_asked_for_keras_is_as_new_as_safe_mode_needs():
+    """Of older ones a model's file runs code, and TensorFlow itself takes them."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    with_tensorflow = {name: asked for name, asked in extras.items() if any(a.startswith("tensorflow") for a in asked)}
+    assert with_tensorflow
+    (least,) = re.findall(r"ask for `keras>=([\d.]+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+    assert version(least) >= (3, 14)
+    for name, asked in with_tensorflow.items():
+        assert f"keras>={least},<4" in asked, name
+    (pinned,) = re.findall(r"^keras==([\d.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert version(pinned) >= version(least)
+
+
+def version(text):
+    return tuple(map(int, text.split(".")))
