@@ -292,7 +292,7 @@ def test_a_topic_that_was_only_just_not_seen_is_no_refusal_to_who_may_not_make_i
 
 def test_the_operator_learns_how_many_copies_the_brokers_keep_and_no_tier_does(granted):
     copies = {
-        user: default_copies(AdminClient(plain_config(granted, user)), 1, time.monotonic() + WAIT_S)
+        user: default_copies(AdminClient(plain_config(granted, user)), [1], time.monotonic() + WAIT_S)
         for user in ("operator", "edge")
     }
     assert copies == {"operator": 1, "edge": None}

@@ -65,7 +65,7 @@ class Cluster:
         self._connected = False
         self._partitions: dict[str, int] = {}
         self._copies: dict[str, int] = {}
-        self._broker = 0
+        self._brokers: frozenset[int] = frozenset()
         self._limits: dict[str, int] = {}
         self._looked_s = float("-inf")
         self._refusal: str | None = None
@@ -197,7 +197,7 @@ class Cluster:
                 topics.touch(self._admin, names, deadline_s)
                 self._learn(self._admin.list_topics(timeout=max(0.1, deadline_s - time.monotonic())))
             else:
-                copies = topics.default_copies(self._admin, self._broker, deadline_s)
+                copies = topics.default_copies(self._admin, self._brokers, deadline_s)
                 known = self._partitions
                 self._learn(topics.create_missing(self._admin, needed, known, deadline_s, copies=copies)[1])
                 for name, found in topics.read_settings(self._admin, names, deadline_s).items():
@@ -218,18 +218,21 @@ class Cluster:
             raise TransportError(f"{self.name}: the embedded broker takes no settings for topics; it makes them itself")
         try:
             self._learn(self._admin.list_topics(timeout=timeout_s))
-            copies = replication or topics.default_copies(self._admin, self._broker, deadline_s)
+            copies = replication or topics.default_copies(self._admin, self._brokers, deadline_s)
             created, metadata = topics.create_missing(
                 self._admin, largest, self._partitions, deadline_s, partitions=partitions, copies=copies
             )
             self._learn(metadata)
-            others = [name for name in largest if name not in created]
-            found = topics.read_settings(self._admin, others, deadline_s)
+            found = topics.read_settings(self._admin, largest, deadline_s)
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
-        texts = [self._misfit(name, largest[name], partitions, copies, found.get(name)) for name in others]
+        # Of what was just made, too: where nobody tells how many copies the brokers keep, it lacks settings for them.
+        texts = [self._misfit(name, largest[name], partitions, copies, found.get(name)) for name in largest]
         if misfits := [text for text in texts if text]:
-            raise TransportError(f"{'; '.join(misfits)}; alter what differs, or delete the topic and create it again")
+            how = "" if copies else ", with --replication: the brokers do not tell this user how many copies they keep"
+            raise TransportError(
+                f"{'; '.join(misfits)}; alter what differs, or delete the topic and create it again{how}"
+            )
         return created
 
     def allow(self, rules: Sequence[Rule], timeout_s: float) -> None:
@@ -250,7 +253,7 @@ class Cluster:
     def _misfit(
         self, name: str, largest_bytes: int, partitions: int, copies: int | None, found: Mapping[str, str] | None
     ) -> str:
-        """What differs of a topic that was there, empty for nothing; None for what we may not know."""
+        """What differs of a topic that is there, empty for nothing; None for what we may not know."""
         has_partitions, has_copies = self._partitions.get(name, partitions), self._copies.get(name, copies or 0)
         differs = [] if found is None else differences(name, largest_bytes, found, has_copies)
         if has_partitions < partitions:
@@ -319,7 +322,7 @@ class Cluster:
             name: min((len(each.replicas) for each in topic.partitions.values()), default=0)
             for name, topic in metadata.topics.items()
         }
-        self._broker = min(metadata.brokers, default=0)
+        self._brokers = frozenset(metadata.brokers)
 
     def _warn_once(self, name: str, misfit: str) -> None:
         """A tier asks again until its brokers are all there; what differs is said once."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -36,6 +37,12 @@ NOT_NOW = frozenset(
     }
 )
 """Errors of brokers that are busy, or just electing: trying again helps."""
+
+NO_ANSWER = NOT_NOW | {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
+"""Errors by which nothing is known of what a broker would have said."""
+
+BROKER_PATIENCE_S = 1.0
+"""How long one broker may take to tell its settings, where another can be asked."""
 
 NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
 """Means nothing to who reads by `assign`, in no group: librdkafka looks for a group's coordinator all the same."""
@@ -114,15 +121,37 @@ def create_missing(
     return created, metadata
 
 
-def default_copies(admin: Any, broker: int, deadline_s: float) -> int | None:
-    """Copies of each message in topics that are made without a number; None where this user may not know."""
-    resource = ConfigResource(ResourceType.BROKER, str(broker))
-    try:
-        found = admin.describe_configs([resource], request_timeout=_left(deadline_s))[resource].result()
-    except KafkaException:
-        return None
-    value = found.get("default.replication.factor")
-    return int(value.value) if value is not None and str(value.value).isdigit() else None
+def default_copies(admin: Any, brokers: Collection[int], deadline_s: float) -> int | None:
+    """Copies of each message in topics that are made without a number; None where the brokers do not tell this user.
+
+    Only one broker is asked at a time, and which is by chance: where one cannot be reached, others can.
+
+    Args:
+        admin: the client.
+        brokers: their numbers, any of which may be asked.
+        deadline_s: until when to wait, by the monotonic clock.
+
+    Raises:
+        KafkaException: none answered.
+    """
+    silent: KafkaException | None = None
+    for broker in random.sample(sorted(brokers), len(brokers)):
+        resource = ConfigResource(ResourceType.BROKER, str(broker))
+        patience_s = min(BROKER_PATIENCE_S, _left(deadline_s))
+        try:
+            found = admin.describe_configs([resource], request_timeout=patience_s)[resource].result()
+        except KafkaException as error:
+            if error.args[0].code() not in NO_ANSWER:
+                return None
+            silent = error
+        else:
+            value = found.get("default.replication.factor")
+            return int(value.value) if value is not None and str(value.value).isdigit() else None
+        if time.monotonic() > deadline_s:
+            break
+    if silent is not None:
+        raise silent
+    return None
 
 
 def read_settings(admin: Any, names: Iterable[str], deadline_s: float) -> dict[str, dict[str, str]]:

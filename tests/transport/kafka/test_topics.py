@@ -82,8 +82,8 @@ def test_without_a_number_of_copies_a_topic_is_held_against_what_the_brokers_mak
 
 
 def test_brokers_that_do_not_tell_how_many_copies_they_make_are_not_asked_twice():
-    assert default_copies(ForgetfulAdmin(1), 1, 0.0) is None
-    assert default_copies(ForgetfulAdmin(0), 1, 0.0) is None
+    assert default_copies(ForgetfulAdmin(1), [1], 0.0) is None
+    assert default_copies(ForgetfulAdmin(0), [1], 0.0) is None
 
 
 def test_the_embedded_broker_takes_no_settings(embedded_broker, queue):
