@@ -202,7 +202,7 @@ class Cluster:
                 self._learn(topics.create_missing(self._admin, needed, known, deadline_s, copies=copies)[1])
                 for name, found in topics.read_settings(self._admin, names, deadline_s).items():
                     limits[name] = int(found["max.message.bytes"])
-                    self._warn_once(name, self._misfit(name, needed[name], topics.PARTITIONS, copies, found))
+                    self._warn_once(name, self._misfit(name, needed[name], copies, found))
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
         self._limits.update(limits)
@@ -227,7 +227,7 @@ class Cluster:
         except KafkaException as error:
             raise self.unavailable(error, timeout_s) from None
         # Of what was just made, too: where nobody tells how many copies the brokers keep, it lacks settings for them.
-        texts = [self._misfit(name, largest[name], partitions, copies, found.get(name)) for name in largest]
+        texts = [self._misfit(name, largest[name], copies, found.get(name), partitions) for name in largest]
         if misfits := [text for text in texts if text]:
             how = "" if copies else ", with --replication: the brokers do not tell this user how many copies they keep"
             raise TransportError(
@@ -251,9 +251,12 @@ class Cluster:
             raise self.unavailable(error, timeout_s) from None
 
     def _misfit(
-        self, name: str, largest_bytes: int, partitions: int, copies: int | None, found: Mapping[str, str] | None
+        self, name: str, largest_bytes: int, copies: int | None, found: Mapping[str, str] | None, partitions: int = 0
     ) -> str:
-        """What differs of a topic that is there, empty for nothing; None for what we may not know."""
+        """What differs of a topic that is there, empty for nothing; None for what we may not know.
+
+        How many partitions it should have is the operator's to say, and whoever only uses it does not know.
+        """
         has_partitions, has_copies = self._partitions.get(name, partitions), self._copies.get(name, copies or 0)
         differs = [] if found is None else differences(name, largest_bytes, found, has_copies)
         if has_partitions < partitions:
