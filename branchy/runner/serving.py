@@ -154,7 +154,8 @@ def _open_front(
     link = open_link(settings.front or settings.back, "front")
     stack.callback(link.close)
     sent_bytes = topics.request_bytes(stage)
-    sizes = _until_reached(partial(link.prepare, [queue, inbox], BROKER_WAIT_S, {queue: sent_bytes}), stopping)
+    largest = {queue: topics.all_topics(loaded.spec, cascade)[queue]}  # as its own tier expects: a sample comes larger
+    sizes = _until_reached(partial(link.prepare, [queue, inbox], BROKER_WAIT_S, largest), stopping)
     _check_room(f"an activation of stage {stage.name}", sent_bytes, queue, sizes[queue])
     sender = link.sender(tier.sink, message_timeout_s=FRONT_MESSAGE_TIMEOUT_S, queue_limit=SEND_QUEUE)
     stack.callback(sender.close)
