@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from branchy.brokers.kafka_users import OPERATOR, RESERVED, USERS, server_security
+from branchy.brokers.kafka_users import OPERATOR, RESERVED, USERS, partial_of, server_security, write_private
 from branchy.brokers.running import USERS_FOLDER
 from branchy.errors import BranchyError, UsageError
 
@@ -156,7 +156,7 @@ def plan_cluster(
 
 
 def read_plan(data: Path) -> ClusterPlan | None:
-    """The plan in a data folder; None when the folder is not there, or empty but for users of a start that failed.
+    """The plan in a data folder; None when the folder is not there, or has only what a start leaves before its plan.
 
     Raises:
         UsageError: there is something else in the folder.
@@ -168,7 +168,8 @@ def read_plan(data: Path) -> ClusterPlan | None:
         security, users = str(content.get("security", "PLAINTEXT")), tuple(map(str, content.get("users", ())))
         return ClusterPlan(str(content["cluster_id"]), nodes, security, users)
     except FileNotFoundError:
-        if not data.exists() or {found.name for found in data.iterdir()} <= {USERS_FOLDER}:
+        before = {USERS_FOLDER, partial_of(file).name}
+        if not data.exists() or {found.name for found in data.iterdir()} <= before:
             return None
         raise UsageError(
             f"{data}: expected an empty folder or one of an earlier 'branchy broker start', found other files there; "
@@ -179,7 +180,13 @@ def read_plan(data: Path) -> ClusterPlan | None:
 
 
 def write_plan(data: Path, plan: ClusterPlan, more: MoreSettings | None = None) -> None:
-    """Keep the plan, and write each node's settings, with `more` of them, into its folder."""
+    """Keep the plan, and write each node's settings, with `more` of them, into its folder.
+
+    The plan comes first, and is left alone where it is the same: without it the rest is nobody's.
+    """
+    if read_plan(data) != plan:
+        data.mkdir(parents=True, exist_ok=True)
+        write_private(data / PLAN_FILE, json.dumps(asdict(plan), indent=2) + "\n")
     for node in plan.nodes:
         folder = node_folder(data, node)
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +195,6 @@ def write_plan(data: Path, plan: ClusterPlan, more: MoreSettings | None = None) 
         lines = [f"{key}={value}\n" for key, value in settings.items()]
         (folder / "server.properties").write_text("".join(lines), encoding="ascii")
         (folder / "log4j2.properties").write_text(LOGGING, encoding="ascii")
-    (data / PLAN_FILE).write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
 
 
 def node_folder(data: Path, node: NodePlan) -> Path:

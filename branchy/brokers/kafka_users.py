@@ -219,13 +219,20 @@ def server_security(security: str) -> Mapping[str, str]:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first byte on; a file that is there is replaced."""
-    temporary = file.with_name(f".{file.name}.partial")
+    """Write a file that only its owner may read, from its first byte on; one that is there is replaced whole."""
+    temporary = partial_of(file)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
         opened.write(text)
+        opened.flush()
+        os.fsync(descriptor)  # else the name may outlive a power cut, and what was written not
     temporary.rename(file)
+
+
+def partial_of(file: Path) -> Path:
+    """What `write_private` leaves where it is cut short."""
+    return file.with_name(f".{file.name}.partial")
 
 
 def _operators_rules() -> list[AclBinding]:

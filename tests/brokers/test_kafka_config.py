@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import files_of_at_most
 
 from branchy.brokers import kafka_config as config
 from branchy.errors import BranchyError, UsageError
@@ -97,6 +98,37 @@ def test_a_broken_plan_is_named(tmp_path, content):
     (tmp_path / config.PLAN_FILE).write_text(content)
     with pytest.raises(UsageError, match=r"cluster\.json: expected what 'branchy broker start' writes"):
         config.plan_cluster(tmp_path, None, None)
+
+
+@pytest.mark.parametrize("end", [OSError, KeyboardInterrupt])
+def test_a_first_start_that_is_cut_short_leaves_its_cluster_to_the_next(tmp_path, end):
+    def cut_short(node: config.NodePlan, known: object) -> dict[str, str]:
+        raise end
+
+    plan = config.plan_cluster(tmp_path / "data", 3, None)
+    with pytest.raises(end):
+        config.write_plan(tmp_path / "data", plan, cut_short)
+    assert config.plan_cluster(tmp_path / "data", None, None) == plan
+
+
+def test_a_full_disk_leaves_the_plan_whole_or_the_folder_free(tmp_path):
+    plan = config.plan_cluster(tmp_path / "data", 3, None)
+    with files_of_at_most(20), pytest.raises(OSError, match="File too large"):
+        config.write_plan(tmp_path / "data", plan)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".cluster.json.partial"]
+    before = planned(tmp_path / "data", 1)
+    moved = config.plan_cluster(tmp_path / "data", None, config.free_ports(1, but=[before.nodes[0].port])[0])
+    with files_of_at_most(20), pytest.raises(OSError, match="File too large"):
+        config.write_plan(tmp_path / "data", moved)
+    assert config.read_plan(tmp_path / "data") == before
+
+
+def test_a_plan_that_is_the_same_is_not_written_again(tmp_path):
+    planned(tmp_path, 3)
+    before = (tmp_path / config.PLAN_FILE).stat()
+    planned(tmp_path)
+    after = (tmp_path / config.PLAN_FILE).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_three_nodes_keep_three_copies_and_two_must_have_a_message(tmp_path):
