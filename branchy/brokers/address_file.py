@@ -161,6 +161,30 @@ class AddressFile:
         raise BranchyError(f"a broker is running already {where}; end it with 'branchy broker stop'")
 
 
+@contextlib.contextmanager
+def only_one(lock_file: Path, busy: str) -> Iterator[None]:
+    """Hold a lock while the block runs; its file stays, for the next.
+
+    Args:
+        lock_file: made where it is not there, its folder too.
+        busy: what to say where another process holds it.
+
+    Raises:
+        BranchyError: another process holds it, or it cannot be written.
+    """
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise BranchyError(f"{lock_file}: cannot be written: {error.strerror}") from None
+    try:
+        if not _try_lock(descriptor):
+            raise BranchyError(busy)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,12 +20,19 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from branchy.brokers import kafka_config as config
-from branchy.brokers.address_file import AddressFile, BrokerRecord
+from branchy.brokers.address_file import AddressFile, BrokerRecord, only_one
 from branchy.brokers.guard import Guard
 from branchy.brokers.kafka_config import ClusterPlan, MoreSettings, NodePlan, node_folder
 from branchy.brokers.kafka_home import KafkaHome
 from branchy.brokers.kafka_users import BROKER, KafkaUsers
-from branchy.brokers.running import NODE_FILE, node_files, running_broker, stop_broker, stop_processes
+from branchy.brokers.running import (
+    LOCK_FILE,
+    NODE_FILE,
+    check_nothing_runs,
+    running_broker,
+    stop_broker,
+    stop_processes,
+)
 from branchy.errors import BranchyError
 
 READY_TIMEOUT_S = 60.0
@@ -75,12 +82,7 @@ class KafkaCluster:
         more: MoreSettings | None = None,
     ) -> None:
         self.data = data.absolute()
-        live = [file.path.parent.name for file in node_files(self.data) if file.is_live()]
-        if live:
-            raise BranchyError(
-                f"{data}: a Kafka runs in this folder already ({', '.join(live)}); stop it where it was started with "
-                "'branchy broker stop', or name another folder with --data"
-            )
+        check_nothing_runs(self.data)
         self.plan: ClusterPlan = config.plan_cluster(self.data, nodes, port, security, users)
         self.brokers = self.plan.brokers
         self.users = KafkaUsers(self.data, self.plan.security, self.plan.users)
@@ -98,13 +100,13 @@ class KafkaCluster:
             timeout_s: how long the nodes may take.
 
         Raises:
-            BranchyError: a broker runs there already, or the nodes do not start; none is left running then.
+            BranchyError: a broker runs there or another start is at work, or the nodes do not start; none is left then.
         """
         if address_file is not None and AddressFile(address_file).is_live():
             running = running_broker(address_file)
             where = f"at {running.brokers}" if running else "there"
             raise BranchyError(f"a broker is running already {where}; end it with 'branchy broker stop'")
-        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as held:
+        with self._folder_alone(), contextlib.ExitStack() as on_failure, contextlib.ExitStack() as held:
             reservation = held.enter_context(AddressFile(address_file).reserved()) if address_file else None
             self._write_settings()
             self._guard = Guard(self.data)
@@ -130,7 +132,7 @@ class KafkaCluster:
         folder = node_folder(self.data, node)
         options = (*self._java_options, "-Dlog4j2.configurationFile=log4j2.properties")
         command = self._home.command("kafka.Kafka", "server.properties", options=options)
-        with AddressFile(folder / NODE_FILE).reserved() as reservation, (folder / _CONSOLE).open("wb") as console:
+        with self._node_file(number).reserved() as reservation, (folder / _CONSOLE).open("wb") as console:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -140,8 +142,13 @@ class KafkaCluster:
                 start_new_session=True,
                 pass_fds=(reservation.descriptor, *also_hold),
             )
-            reservation.publish(BrokerRecord.now(f"{config.HOST}:{node.port}", process.pid, "node"))
-        self._processes[number] = process
+            try:
+                reservation.publish(BrokerRecord.now(f"{config.HOST}:{node.port}", process.pid, "node"))
+                self._processes[number] = process
+            except BaseException:  # a Ctrl-C, too: nobody else knows of this process
+                process.kill()
+                process.wait()
+                raise
 
     def kill_node(self, number: int) -> None:
         """End one node at once (SIGKILL), as a crash would, and wait for that."""
@@ -150,7 +157,7 @@ class KafkaCluster:
 
     def stop_node(self, number: int) -> None:
         """Stop one node properly, and wait for that."""
-        stop_processes([AddressFile(node_folder(self.data, self.plan.nodes[number - 1]) / NODE_FILE)])
+        stop_processes([self._node_file(number)])
         self._processes[number].wait()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
@@ -179,8 +186,8 @@ class KafkaCluster:
             self._guard.release()
 
     def stop(self) -> None:
-        """Stop all nodes and wait for that; may be called twice."""
-        stop_processes(node_files(self.data))
+        """Stop all nodes that were started here and wait for that; may be called twice."""
+        stop_processes([self._node_file(number) for number in self._processes])
         for process in self._processes.values():
             process.wait()
         if self._guard is not None:
@@ -212,6 +219,20 @@ class KafkaCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @contextlib.contextmanager
+    def _folder_alone(self) -> Iterator[None]:
+        """Keep other starts out: each would write its own settings, and take the other's nodes for its own."""
+        busy = f"{self.data}: another 'branchy broker start' is at work in this folder; name another with --data"
+        with only_one(self.data / LOCK_FILE, busy):
+            check_nothing_runs(self.data)
+            known = config.read_plan(self.data)
+            if known is not None and known.cluster_id != self.plan.cluster_id:
+                raise BranchyError(f"{self.data}: another start has made a cluster here meanwhile; start again")
+            yield
+
+    def _node_file(self, number: int) -> AddressFile:
+        return AddressFile(node_folder(self.data, self.plan.nodes[number - 1]) / NODE_FILE)
 
     def _admin(self) -> AdminClient:
         """As the nodes' own user, who may do everything."""

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from branchy.brokers.kafka_users import OPERATOR, RESERVED, USERS, partial_of, server_security, write_private
-from branchy.brokers.running import USERS_FOLDER
+from branchy.brokers.running import LOCK_FILE, USERS_FOLDER
 from branchy.errors import BranchyError, UsageError
 
 HOST = "127.0.0.1"
@@ -168,7 +168,7 @@ def read_plan(data: Path) -> ClusterPlan | None:
         security, users = str(content.get("security", "PLAINTEXT")), tuple(map(str, content.get("users", ())))
         return ClusterPlan(str(content["cluster_id"]), nodes, security, users)
     except FileNotFoundError:
-        before = {USERS_FOLDER, partial_of(file).name}
+        before = {USERS_FOLDER, LOCK_FILE, partial_of(file).name}
         if not data.exists() or {found.name for found in data.iterdir()} <= before:
             return None
         raise UsageError(

@@ -20,6 +20,9 @@ KILL_TIMEOUT_S = 10.0
 USERS_FOLDER = "users"
 """A secured cluster's certificates, passwords and settings files, in its data folder."""
 
+LOCK_FILE = ".lock"
+"""Held while the cluster of a data folder is started, in that folder."""
+
 NODE_FILE = "node.json"
 """The address file of one node, in the node's folder."""
 
@@ -43,6 +46,20 @@ def running_broker(address_file: Path) -> BrokerRecord | None:
 def node_files(data: Path) -> list[AddressFile]:
     """The address files of a cluster's nodes that were started and not stopped, by the nodes' order."""
     return [AddressFile(path) for path in sorted(data.glob(f"node-*/{NODE_FILE}"))]
+
+
+def check_nothing_runs(data: Path) -> None:
+    """See to it that no node of this folder's cluster runs.
+
+    Raises:
+        BranchyError: one does.
+    """
+    live = [file.path.parent.name for file in node_files(data) if file.is_live()]
+    if live:
+        raise BranchyError(
+            f"{data}: a Kafka runs in this folder already ({', '.join(live)}); stop it where it was started with "
+            "'branchy broker stop', or name another folder with --data"
+        )
 
 
 def dead_nodes(record: BrokerRecord) -> list[Path]:

@@ -92,7 +92,8 @@ def test_data_of_another_cluster_are_refused_and_nothing_is_started(tmp_path):
     home = KafkaHome(tmp_path / "libs", "no-java", "4")
     cluster = KafkaCluster(home, tmp_path / "data")
     data = kafka_config.node_folder(cluster.data, cluster.plan.nodes[0]) / kafka_config.DATA_FOLDER
-    data.mkdir(parents=True)
+    kafka_config.write_plan(cluster.data, cluster.plan)
+    data.mkdir()
     (data / "meta.properties").write_text("version=1\ncluster.id=AnothersAnothersAnothe\nnode.id=1\n")
     with pytest.raises(BranchyError, match="found those of AnothersAnothersAnothe: name another folder with --data"):
         cluster.start()
@@ -111,7 +112,8 @@ def test_where_certificates_cannot_be_made_the_folder_is_free_for_a_start_withou
 def test_a_node_that_ends_as_it_starts_is_told_with_kafkas_reason_and_nothing_is_left(kafka_home, tmp_path):
     cluster = KafkaCluster(kafka_home, tmp_path / "data", java_options=("-XX:TieredStopAtLevel=1",))
     data = kafka_config.node_folder(cluster.data, cluster.plan.nodes[0]) / kafka_config.DATA_FOLDER
-    data.mkdir(parents=True)
+    kafka_config.write_plan(cluster.data, cluster.plan)
+    data.mkdir()
     (data / "meta.properties").write_text(f"version=1\ncluster.id={cluster.plan.cluster_id}\nnode.id=77\n")
     with pytest.raises(BranchyError, match=r"node 1 ended as it started .*77.*kafka\.log") as error:
         cluster.start(tmp_path / "broker.json")
