@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from branchy.brokers.address_file import AddressFile, BrokerRecord
 from branchy.errors import BranchyError
+
+logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 20.0
 """How long a broker may take to end by itself; a Kafka node hands its partitions on and syncs its logs."""
@@ -114,7 +117,9 @@ def stop_processes(files: Sequence[AddressFile]) -> None:
             for file in files:
                 file.path.unlink(missing_ok=True)
             return
-    left = ", ".join(str(file.path) for file in files if file.is_live())
+        left = ", ".join(str(file.path) for file in files if file.is_live())
+        if number == signal.SIGTERM:
+            logger.warning("the broker has not ended in %g s, and is killed: the process of %s", patience_s, left)
     raise BranchyError(f"the broker does not end; end the process of {left} by hand")
 
 

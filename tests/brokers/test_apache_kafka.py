@@ -6,35 +6,51 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from secured import settings_of
 
 from branchy.brokers import kafka_config
 from branchy.brokers.address_file import AddressFile
 from branchy.brokers.apache_kafka import KafkaCluster
 from branchy.brokers.kafka_home import KafkaHome
+from branchy.brokers.kafka_users import OPERATOR
 from branchy.brokers.running import dead_nodes, running_broker, stop_broker
+from branchy.core.access import Rule
 from branchy.errors import BranchyError
+from branchy.transport.kafka import KafkaLink
 
 pytestmark = pytest.mark.alone
 
 WAIT_S = 30.0
 
 
-def create(brokers: str, topic: str) -> None:
-    admin = AdminClient({"bootstrap.servers": brokers})
+Client = Mapping[str, Any]
+"""Librdkafka's settings by which somebody reaches a cluster."""
+
+KEPT = "branchy.kept.edge.requests"
+
+
+def client(cluster: KafkaCluster, user: str = OPERATOR) -> Client:
+    return {"bootstrap.servers": cluster.brokers, **cluster.users.client_config(user)}
+
+
+def create(who: Client, topic: str) -> None:
+    admin = AdminClient(who)
     admin.create_topics([NewTopic(topic, 1)])[topic].result(WAIT_S)
 
 
-def produce(brokers: str, topic: str, body: bytes) -> KafkaError | None:
+def produce(who: Client, topic: str, body: bytes) -> KafkaError | None:
     """Send one message that all replicas in sync must have; returns why it failed."""
     fate: list[KafkaError | None] = []
-    config = {"bootstrap.servers": brokers, "acks": "all", "log_level": 0, "topic.metadata.propagation.max.ms": 1_000}
+    config = {**who, "acks": "all", "log_level": 0, "topic.metadata.propagation.max.ms": 1_000}
     producer = Producer(config)
     producer.produce(topic, body, partition=0, on_delivery=lambda error, _: fate.append(error))
     producer.flush(WAIT_S)
@@ -42,8 +58,8 @@ def produce(brokers: str, topic: str, body: bytes) -> KafkaError | None:
     return fate[0]
 
 
-def bodies(brokers: str, topic: str, count: int) -> list[bytes]:
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "auto.offset.reset": "earliest"})
+def bodies(who: Client, topic: str, count: int) -> list[bytes]:
+    consumer = Consumer({**who, "group.id": "branchy.reader", "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(topic, 0, 0)])
     try:
         return [message.value() for message in consumer.consume(count, WAIT_S)]
@@ -51,9 +67,9 @@ def bodies(brokers: str, topic: str, count: int) -> list[bytes]:
         consumer.close()
 
 
-def setting(brokers: str, topic: str, name: str) -> str:
+def setting(who: Client, topic: str, name: str) -> str:
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    admin = AdminClient({"bootstrap.servers": brokers})
+    admin = AdminClient(who)
     return admin.describe_configs([resource])[resource].result(WAIT_S)[name].value
 
 
@@ -68,19 +84,22 @@ def javas(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def three_nodes(kafka_home: KafkaHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaCluster, Path]]:
-    """A cluster of three nodes and its address file."""
+def three_nodes(
+    kafka_home: KafkaHome, openssl: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[KafkaCluster, Path]]:
+    """A cluster of three nodes, with TLS and logins between them too, and its address file."""
     folder = tmp_path_factory.mktemp("three")
-    cluster = KafkaCluster(kafka_home, folder / "data", nodes=3, java_options=("-Xmx256m", "-XX:TieredStopAtLevel=1"))
+    options = {"security": "SASL_SSL", "java_options": ("-Xmx256m", "-XX:TieredStopAtLevel=1")}
+    cluster = KafkaCluster(kafka_home, folder / "data", nodes=3, **options)
     cluster.start(folder / "broker.json")
     yield cluster, folder / "broker.json"
     cluster.stop()
 
 
 def test_a_topic_is_not_made_by_being_asked_for(apache_kafka):
-    assert produce(apache_kafka.brokers, "wrong-address", b"x").code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-    topics = AdminClient({"bootstrap.servers": apache_kafka.brokers}).list_topics(timeout=WAIT_S).topics
-    assert "wrong-address" not in topics
+    who = client(apache_kafka)
+    assert produce(who, "wrong-address", b"x").code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    assert "wrong-address" not in AdminClient(who).list_topics(timeout=WAIT_S).topics
 
 
 def test_a_folder_where_a_kafka_runs_is_refused(apache_kafka, kafka_home):
@@ -123,32 +142,39 @@ def test_a_node_that_ends_as_it_starts_is_told_with_kafkas_reason_and_nothing_is
 
 
 def test_three_nodes_keep_three_copies_and_go_on_without_one(three_nodes):
+    """As users with rights: the operator makes the topic, a device writes to it."""
     cluster, address_file = three_nodes
-    create(cluster.brokers, "kept")
-    assert setting(cluster.brokers, "kept", "min.insync.replicas") == "2"
-    (partition,) = (
-        AdminClient({"bootstrap.servers": cluster.brokers}).list_topics("kept").topics["kept"].partitions.values()
-    )
+    operator, device = client(cluster), client(cluster, "device")
+    create(operator, KEPT)
+    assert setting(operator, KEPT, "min.insync.replicas") == "2"
+    assert produce(device, KEPT, b"no right yet").code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    with closing(KafkaLink(settings_of(cluster.users, OPERATOR), "back")) as link:
+        link.allow([Rule("device", ("WRITE", "DESCRIBE"), "topic", KEPT)], WAIT_S)
+    (partition,) = AdminClient(operator).list_topics(KEPT).topics[KEPT].partitions.values()
     assert sorted(partition.replicas) == [1, 2, 3]
-    assert produce(cluster.brokers, "kept", b"before") is None
+    assert produce(device, KEPT, b"before") is None
 
     cluster.kill_node(partition.leader)
     record = running_broker(address_file)
     assert [folder.name for folder in dead_nodes(record)] == [f"node-{partition.leader}"]
-    assert produce(cluster.brokers, "kept", b"without the leader") is None
+    assert produce(device, KEPT, b"without the leader") is None
 
     cluster.start_node(partition.leader)
     cluster.wait_ready()
     assert dead_nodes(record) == []
-    assert bodies(cluster.brokers, "kept", 2) == [b"before", b"without the leader"]
+    assert bodies(operator, KEPT, 2) == [b"before", b"without the leader"]
 
 
-def test_stopping_three_nodes_by_their_address_file_leaves_none(three_nodes):
+def test_stopping_three_nodes_by_their_address_file_leaves_none_and_each_has_closed_its_logs(three_nodes, caplog):
+    """A node that was killed instead would look through all of its logs at the next start."""
     cluster, address_file = three_nodes
     assert len(javas(cluster.data)) == 3
     assert stop_broker(address_file).brokers == cluster.brokers
     assert javas(cluster.data) == []
     assert not address_file.exists()
+    closed = sorted(path.parent.parent.name for path in cluster.data.glob("node-*/data/.kafka_cleanshutdown"))
+    assert closed == ["node-1", "node-2", "node-3"]
+    assert not caplog.records
 
 
 def branchy(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -168,15 +194,16 @@ def test_the_command_starts_tells_and_stops_and_messages_outlive_a_stop(kafka_ho
             1,
             f"branchy: a broker is running already at {brokers}; end it with 'branchy broker stop'",
         )
-        create(brokers, "kept")
-        assert produce(brokers, "kept", b"kept") is None
+        who = {"bootstrap.servers": brokers}
+        create(who, "kept")
+        assert produce(who, "kept", b"kept") is None
         assert branchy(tmp_path, "stop").stdout == f"broker at {brokers} stopped\n"
         assert javas(tmp_path) == []
 
         command = [sys.executable, "-m", "branchy", "broker", "start", "--data", "kept", "--foreground"]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as foreground:
             assert foreground.stdout.readline() == f"broker at {brokers}; Ctrl-C ends it\n"
-            assert bodies(brokers, "kept", 1) == [b"kept"]
+            assert bodies(who, "kept", 1) == [b"kept"]
             foreground.send_signal(signal.SIGINT)
             assert foreground.wait(60) == 0
         assert javas(tmp_path) == []

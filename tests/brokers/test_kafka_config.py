@@ -11,6 +11,18 @@ from full_disk import files_of_at_most
 from branchy.brokers import kafka_config as config
 from branchy.errors import BranchyError, UsageError
 
+FAIL_OVER_MS = {
+    "broker.session.timeout.ms": 2000,
+    "broker.heartbeat.interval.ms": 500,
+    "controller.quorum.fetch.timeout.ms": 1000,
+    "controller.quorum.election.timeout.ms": 500,
+    "controller.quorum.election.backoff.max.ms": 500,
+    "controller.quorum.request.timeout.ms": 1000,
+    "group.consumer.session.timeout.ms": 6000,
+    "group.consumer.heartbeat.interval.ms": 300,
+}
+"""What the windows of docs/reliability.md are made of; by Kafka's defaults they would be several times as long."""
+
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
@@ -139,6 +151,7 @@ def test_three_nodes_keep_three_copies_and_two_must_have_a_message(tmp_path):
         assert own["min.insync.replicas"] == own["transaction.state.log.min.isr"] == "2"
         assert own["node.id"] == str(node)
         assert own["auto.create.topics.enable"] == "false"
+        assert {name: int(own[name]) for name in FAIL_OVER_MS} == FAIL_OVER_MS
         assert len(own["controller.quorum.voters"].split(",")) == 3
 
 

@@ -66,12 +66,13 @@ def test_a_reservation_that_is_not_published_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stopping_ends_all_nodes_and_removes_their_files(tmp_path, start):
+def test_stopping_ends_all_nodes_and_removes_their_files(tmp_path, start, caplog):
     address_file, nodes = cluster(tmp_path, start)
     assert running.stop_broker(address_file).brokers == "127.0.0.1:1,127.0.0.1:2"
     assert [node.wait(10) for node in nodes] == [-signal.SIGTERM] * 3
     assert not address_file.exists()
     assert running.node_files(tmp_path / "data") == []
+    assert not caplog.messages
 
 
 def test_a_cluster_lives_until_its_last_node_ended_and_the_dead_are_named(tmp_path, start):
@@ -102,13 +103,15 @@ def test_the_process_id_of_a_dead_node_is_never_signalled(tmp_path, start):
     assert stranger.poll() is None
 
 
-def test_a_process_that_does_not_end_when_asked_is_killed(tmp_path, start, monkeypatch):
+def test_a_process_that_does_not_end_when_asked_is_killed_and_that_is_said(tmp_path, start, monkeypatch, caplog):
     monkeypatch.setattr(running, "STOP_TIMEOUT_S", 0.1)
     file = AddressFile(tmp_path / "broker.json")
     process = start(file.path, DEAF)
     running.stop_processes([file])
     assert process.wait(10) == -signal.SIGKILL
     assert not file.path.exists()
+    (said,) = caplog.messages
+    assert said == f"the broker has not ended in 0.1 s, and is killed: the process of {file.path}"
 
 
 def test_a_process_that_cannot_be_ended_is_told(tmp_path, start, monkeypatch):
