@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +108,14 @@ def test_partitions_that_are_made_at_once_end_their_segments_at_different_times(
     settings = settings_for(name, 0)
     assert 0 < int(settings["segment.jitter.ms"]) < int(settings["segment.ms"])
     assert differences(name, 0, settings | {"segment.jitter.ms": "0"}) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_document_for_other_tools_has_each_setting_with_its_value(kind):
+    text = (Path(__file__).parents[3] / "docs" / "brokers-elsewhere.md").read_text(encoding="utf-8")
+    head, body = re.search(r"^(\| setting \|.*)\n.*\n((?:\|.*\n)+)", text, re.MULTILINE).groups()
+    column = [cell.strip(" `") for cell in head.split("|")].index(f".{kind}")
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in body.splitlines()]
+    told = {row[1]: row[column] for row in rows if row[column] != "-"}
+    assert told == settings_for(f"branchy.c.edge.{kind}", 458_000, copies=3)
+    assert f"twice the body and twice {ROOM_BYTES}, of `.dead` {ROOM_BYTES} more" in text
