@@ -19,7 +19,7 @@ from branchy.errors import BranchyError, DatasetError, MissingExtraError
 log = logging.getLogger(__name__)
 
 QUICK_S = 0.001
-"""A batch that should take less is run at once: handing it to a thread and back would take about as long."""
+"""A batch of tensors that should take less is run at once: handing it to a thread and back would take about as long."""
 
 Decode = Callable[[EncodedSample], Array]
 
@@ -53,7 +53,8 @@ class Executor:
 
     def submit(self, work: Submit) -> Computed | None:
         """Run a batch: a quick one now, and return what came of it; a slow one is reported when it is done."""
-        if len(work.inputs) * self._sample_s.get((work.model, work.stage), QUICK_S) < QUICK_S:
+        sample_s = self._sample_s.get((work.model, work.stage), QUICK_S)
+        if len(work.inputs) * sample_s < QUICK_S and not _is_encoded(work):
             return self._run(work)
         self._work.put(work)
         return None
@@ -89,7 +90,8 @@ class Executor:
                 failures = dict.fromkeys(range(len(work.inputs)), f"stage {work.stage} failed: {error}")
         finished = self._clock()
         self._busy_since = None  # not in a `finally`: what ends this thread leaves it busy, which health sees
-        self._sample_s[work.model, work.stage] = (finished - started) / len(work.inputs)
+        if not _is_encoded(work):  # decoding says nothing of the stage, nor one image of the next
+            self._sample_s[work.model, work.stage] = (finished - started) / len(work.inputs)
         return Computed(work.work, outputs, started, finished, failures)
 
     def _inputs(self, work: Submit) -> tuple[list[Array], dict[int, str]]:
@@ -100,3 +102,8 @@ class Executor:
             except (DatasetError, MissingExtraError) as error:
                 failures[i] = str(error)
         return inputs, failures
+
+
+def _is_encoded(work: Submit) -> bool:
+    """Whether something of it has to be decoded first: a small file may take long."""
+    return any(isinstance(item, EncodedSample) for item in work.inputs)

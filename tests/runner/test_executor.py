@@ -129,6 +129,27 @@ def test_a_batch_of_many_that_are_quick_one_by_one_goes_to_the_thread():
     assert threads == ["executor", "executor"]
 
 
+@pytest.mark.parametrize("others", [0, 2], ids=["alone", "among tensors"])
+def test_an_image_is_decoded_by_the_thread_however_quick_the_stage_is(others):
+    decoded_by, done, now = [], queue.SimpleQueue(), [0.0]
+
+    def decode_slowly(sample: EncodedSample) -> np.ndarray:
+        decoded_by.append(threading.current_thread().name)
+        now[0] += 0.8
+        return decode(sample)
+
+    executor = Executor({("m", "edge"): Doubling()}, decode_slowly, done.put, clock=lambda: now[0])
+    tensor, image = np.asarray([1.0]), EncodedSample("image/jpeg", b"good")
+    executor.submit(Submit(1, "m", "edge", [tensor]))
+    assert done.get(timeout=20).work == 1
+    assert executor.submit(Submit(2, "m", "edge", [*[tensor] * others, image])) is None
+    assert done.get(timeout=20).work == 2
+    assert decoded_by == ["executor"]
+    at_once = executor.submit(Submit(3, "m", "edge", [tensor]))
+    assert at_once is not None, "how long the image took says nothing of a tensor"
+    executor.close()
+
+
 class Held(Doubling):
     """Runs no batch to its end before it may."""
 
