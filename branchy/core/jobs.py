@@ -162,6 +162,11 @@ class WorkQueue:
         """How many wait."""
         return self._waiting
 
+    @property
+    def later(self) -> int:
+        """How many of them wait for a stage behind the first."""
+        return sum(group.waiting for (_, position), group in self._groups.items() if position)
+
     def oldest(self) -> float | None:
         """When the one that waits longest was asked for; None when none waits."""
         heaps = (group.heap for group in self._groups.values())

@@ -262,12 +262,26 @@ class TierMachine:
                 self._go_up(job, stage, activation, now)
             elif self._draining and job.verdict is not None:
                 self._answer_here(job, "handover", now)
-            elif job.verdict is not None and not self._in_time(model.digest, job.position + 1, job.deadline, now):
+            elif job.verdict is not None and not self._has_room(job, model, now):
                 self._answer_here(job, "overload", now)
             else:
                 job.position += 1
                 self._jobs.feed(job, activation)
                 self._queue.push(job)
+
+    def _has_room(self, job: Job, model: TierModel, now: float) -> bool:
+        """Whether one with a prediction may wait for the next stage here.
+
+        Those that do take half of a bound at most. Else they would have the source paused, and what comes behind them
+        wait with the brokers, sure or not, for as long as their deadlines are.
+        """
+        if self._queue.later >= self._limits.backlog // 2 or self._holds_half(job):
+            return False
+        return self._in_time(model.digest, job.position + 1, job.deadline, now)
+
+    def _holds_half(self, job: Job) -> bool:
+        """Whether the bytes held are above half of their bound, and not by this job alone."""
+        return self.held_bytes > max(self._limits.held_bytes // 2, job.held_bytes)
 
     # --- the way up ----------------------------------------------------------------------------------------------
 
@@ -275,7 +289,7 @@ class TierMachine:
         if self._draining:
             self._answer_here(job, "handover", now)
             return
-        if self.way_up.full:
+        if self.way_up.full or self._holds_half(job):
             self._answer_here(job, "overload", now)
             return
         budget_s = job.deadline.answer_by - now

@@ -60,10 +60,12 @@ class TierLimits:
     Attributes:
         batch_size: most samples in one batch.
         pending: most requests that wait for the front.
-        backlog: requests waiting to be computed at which the source is paused; resumed at half.
+        backlog: requests waiting to be computed at which the source is paused; resumed at half. Those that have a
+            prediction already are at most half.
         unsettled: deliveries not settled at which the source is paused; resumed at half.
         held_bytes: of bodies and inputs held (waiting, computed or pending, or on their way to the dead
-            letters) at which the source is paused; resumed at half.
+            letters) at which the source is paused; resumed at half. From half on those that have a prediction are
+            answered with it.
         way_back_s: kept of each deadline for the answer's own way.
         window_s: sliding window of the breaker.
         probe_s: how often an open breaker lets a request through.

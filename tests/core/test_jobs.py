@@ -37,6 +37,7 @@ def test_batches_are_of_one_stage_and_model_an_earlier_stage_first_then_the_most
         assert [one.deadline.expires for one in batch] == urgent
         taken += batch
         assert len(queue) == len(jobs) - len(taken)
+        assert queue.later == sum(one.position > 0 for one in jobs if one not in taken)
     assert sorted(one.token for one in taken) == list(range(len(jobs)))
 
 

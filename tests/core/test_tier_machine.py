@@ -546,6 +546,58 @@ def test_it_pauses_for_too_many_bytes_held_and_resumes_at_half():
     assert tier.machine.held_bytes == 0
 
 
+@pytest.mark.parametrize("limits", [LIMITS, TierLimits(batch_size=8, held_bytes=16_000)], ids=["backlog", "bytes"])
+def test_those_that_wait_for_a_later_stage_never_keep_the_sure_from_coming(limits):
+    """With long budgets time sheds nobody: 2,048 that wait for a slow stage would leave all else with the brokers."""
+    tier = world("two", limits)
+    tokens = []
+    for number in range(0, 24, 4):
+        some = [w.request(tier.stages, n, 30_000.0, body_bytes=980) for n in range(number, number + 4)]
+        tokens += [tier.arrive(each) for each in some]  # while the first stage has work it goes first
+        tier.advance()
+        assert not tier.paused
+        tier.compute(next(iter(tier.works)), [w.UNSURE] * 4, {})
+    ended = [answer_of(tier, token) for token in tokens if tier.tokens[token].terminal is not None]
+    assert [(answer.status, answer.reason, answer.exit) for answer in ended] == [("ok", "overload", "edge")] * 16
+    assert tier.machine.waiting == 8
+    sure = tier.arrive(w.request(tier.stages, 99, 30_000.0, body_bytes=980))
+    tier.advance()
+    tier.compute(next(iter(tier.works)), [w.SURE], {})
+    assert answer_of(tier, sure).reason == "confident"
+
+
+def test_those_that_no_exit_has_seen_wait_for_any_stage_up_to_the_bound():
+    tier = world("blind")
+    for first in (0, 8, 16):
+        assert not tier.paused
+        tokens = [tier.arrive(w.request(tier.stages, number, 30_000.0)) for number in range(first, first + 8)]
+        tier.advance()
+        tier.compute(next(iter(tier.works)), [w.UNSURE] * 8, {})
+    assert tier.paused
+    assert all(tier.tokens[token].terminal is None for token in tokens)
+
+
+def test_bodies_of_those_that_are_pending_never_keep_the_sure_from_coming():
+    """150 kB each fill 128 MiB before 1,024 are pending."""
+    tier = world(limits=TierLimits(batch_size=1))
+    large = {"budget_ms": 30_000.0, "body_bytes": 150_000}
+    tokens = []
+    for number in range(1000):
+        tokens.append(ask(tier, number, **large))
+        assert not tier.paused
+    assert tier.machine.held_bytes <= 64 * 2**20
+    assert tier.machine.pending == 447, "as many as half of the bytes have room for"
+    assert {answer_of(tier, token).reason for token in tokens[447:]} == {"overload"}
+    assert answer_of(tier, ask(tier, 5000, w.SURE, **large)).reason == "confident"
+
+
+def test_one_body_alone_goes_up_whatever_its_size():
+    tier = world(limits=TierLimits(held_bytes=1000))
+    first, second = ask(tier, 1, body_bytes=5000), ask(tier, 2, body_bytes=5000)
+    assert tier.tokens[first].terminal is None
+    assert answer_of(tier, second).reason == "overload"
+
+
 def test_large_bodies_pause_it_long_before_there_are_too_many_of_them():
     """Photos of 180 x 180 as float32: the counts of the defaults alone would let 1.2 GB in."""
     tier = world(limits=TierLimits())

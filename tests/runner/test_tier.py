@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import tier_world
 from client import WAIT_S, Client
@@ -14,10 +15,11 @@ from tier_world import DIGEST, model_of, stage
 from branchy.core import wire
 from branchy.core.messages import EncodedSample
 from branchy.core.outbox import KEPT_S
+from branchy.core.tier_events import Computed, Submit
 from branchy.core.tier_model import TierLimits
 from branchy.errors import RefusedError, TransportError
 from branchy.runner.events import Stamper
-from branchy.runner.tier import LOOK_AGAIN_S, Back, Tier
+from branchy.runner.tier import LOOK_AGAIN_S, TURNS, Back, Tier
 from branchy.transport.base import Arrived, Delivery, Failed, Message, Revoked, SendError, Sent
 
 
@@ -215,14 +217,34 @@ def test_a_revocation_is_over_once_what_was_pending_is_answered(cascade):
     assert edge.back.source.unsettled() == 0
 
 
+BODY_BYTES = len(wire.encode_tensors({"sample": sample()}))
+
+
 def test_the_source_is_paused_while_the_bodies_held_are_over_the_bound(cascade):
-    """With a front that is away each waits for its deadline, body and all."""
-    size_bytes = len(wire.encode_tensors({"sample": sample()}))
-    edge = cascade.start("edge", TierLimits(held_bytes=4 * size_bytes))
-    asked = {cascade.ask(sample(2), to="edge", budget_ms=300.0) for _ in range(20)}
-    assert set(cascade.answers(20)) == asked
-    assert edge.tier.machine.counters["paused"]
+    """While the model is at one, the others wait with no prediction to answer them with."""
+    edge = cascade.start("edge", TierLimits(held_bytes=4 * BODY_BYTES))
+    asked = {cascade.ask(sample(0, ToyEngine.HOLD), to="edge", budget_ms=20_000.0)}
+    assert cascade.computing.wait(WAIT_S)
+    asked |= {cascade.ask(sample(0), to="edge", budget_ms=20_000.0) for _ in range(20)}
+    while not edge.tier.machine.counters["paused"]:
+        pass
+    cascade.hold.set()
+    assert set(cascade.answers(21)) == asked
     assert edge.tier.between_turns(lambda now: edge.tier.machine.held_bytes, WAIT_S) == 0
+
+
+def test_bodies_that_wait_for_a_front_that_is_away_do_not_pause_the_source(cascade):
+    """Each would wait for its deadline, body and all, and the sure behind them with it."""
+    edge = cascade.start("edge", TierLimits(held_bytes=5 * BODY_BYTES))
+    pending = {cascade.ask(sample(2), to="edge", budget_ms=20_000.0) for _ in range(2)}
+    while edge.tier.machine.pending < 2:
+        pass
+    for sure_at, reason in ((2, "overload"), (0, "confident"), (2, "overload")):
+        cascade.ask(sample(sure_at), to="edge", budget_ms=20_000.0)
+        assert cascade.answer()[1].reason == reason
+    assert not edge.tier.machine.counters["paused"]
+    edge.tier.stop()
+    assert set(cascade.answers(2)) == pending
 
 
 class NoRoom:
@@ -430,6 +452,32 @@ def test_an_event_is_worked_off_by_the_thread_that_brings_it(running):
         tier.sink(garbage(number))
     acknowledge(tier, still)
     assert still.threads.count(threading.current_thread().name) > 90
+
+
+def test_quick_batches_beyond_what_a_turn_takes_are_worked_off_though_nothing_else_comes():
+    class Quick(Still):
+        def submit(self, work: Submit) -> Computed:
+            n = len(work.inputs)
+            logits = np.tile(np.asarray(tier_world.SURE, np.float32), (n, 1))
+            return Computed(work.work, {"logits": logits, "activation": np.zeros((n, 4), np.float32)}, 0.0, 0.0, {})
+
+    stages = (stage("edge", None, "fog"),)
+    tier, quick = Tier("edge", [model_of(stages)], TierLimits(batch_size=1)), Quick()
+    thread = threading.Thread(target=tier.run, args=(Back(quick, quick, "dead"), None, quick), daemon=True)
+    stamp = Stamper("/test")
+    messages = [
+        Message(*wire.encode_request(tier_world.request(stages, n, 30_000.0), stamp())) for n in range(4 * TURNS)
+    ]
+    tier.sink(Arrived([Delivery(n, each, 0.0, "device", b"%d" % n) for n, each in enumerate(messages)]))
+    thread.start()
+    give_up_s = time.monotonic() + 20
+    while len(quick.tags) < 4 * TURNS and time.monotonic() < give_up_s:
+        time.sleep(0.001)
+    assert len(quick.tags) == 4 * TURNS
+    acknowledge(tier, quick)
+    tier.stop()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_it_ends_with_what_brokers_refuse_its_consumer_for(cascade):
