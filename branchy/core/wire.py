@@ -53,6 +53,8 @@ _DTYPES = get_args(DType)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _READ = frozenset(("ce_id", "ce_type", "content-type", "traceparent"))
 _READ |= {"branchy-request", "branchy-model", "branchy-stage", "branchy-budget-ms"}
+_NUMBERS = np.dtype(np.float64)
+"""What JSON's numbers are in until a stage says what it takes; no other tensor has it."""
 _TRAVELS = frozenset(np.dtype(name) for name in _DTYPES)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -171,7 +173,8 @@ def check_tensor(payload: Mapping[str, Array], name: str, spec: TensorSpec) -> A
     Args:
         payload: tensors by name.
         name: the tensor's name on the wire (the source's).
-        spec: the stage's input; float16 and float32 are taken for each other, uint8 only for uint8.
+        spec: the stage's input; float16 and float32 are taken for each other, uint8 only for uint8, numbers of
+            JSON for any that has room for each of them.
 
     Raises:
         WireError: `tensor` when it is not there, `shape`, `dtype`, `not-finite`.
@@ -181,14 +184,16 @@ def check_tensor(payload: Mapping[str, Array], name: str, spec: TensorSpec) -> A
     array = payload[name]
     if array.shape != spec.shape:
         raise WireError("shape", f"tensor {name!r}: expected shape {spec.shape}, got {array.shape}")
-    if (array.dtype == np.uint8) != (spec.dtype == "uint8"):
-        raise WireError("dtype", f"tensor {name!r}: expected {spec.dtype}, got {array.dtype}")
     if array.dtype == spec.dtype:
         return array
-    with np.errstate(over="ignore"):
-        array = array.astype(spec.dtype)
-    _check_values(name, array)
-    return array
+    if array.dtype != _NUMBERS and (array.dtype == np.uint8 or spec.dtype == "uint8"):
+        raise WireError("dtype", f"tensor {name!r}: expected {spec.dtype}, got {array.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        taken = array.astype(spec.dtype)
+    if spec.dtype == "uint8" and not np.array_equal(taken, array):
+        raise WireError("dtype", f"tensor {name!r}: expected {spec.dtype}, got numbers that are not all whole, 0..255")
+    _check_values(name, taken)
+    return taken
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
@@ -281,7 +286,7 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, new
 
     Raises:
         WireError: `headers`, `type`, `content-type`, `size`, `budget`, `body`; `tensor`, `shape`, `dtype` and
-            `not-finite` as `decode_tensors`.
+            `not-finite` as `decode_tensors`. What JSON's numbers are is `check_tensor`'s to say.
     """
     h = _read_headers(headers)
     if h.get("ce_type", REQUEST_TYPE) != REQUEST_TYPE:
@@ -326,7 +331,7 @@ def _read_budget(text: str | None) -> float:
 
 
 def _decode_json(body: bytes) -> dict[str, Array]:
-    """`{"sample": [[...], ...]}`: tensors by name as nested lists; whole numbers 0..255 become uint8."""
+    """`{"sample": [[...], ...]}`: tensors by name as nested lists, of `_NUMBERS`: JSON has but one kind of them."""
     _check_size(body, MAX_JSON_BYTES, " of JSON (send safetensors instead)")
     try:
         data = pydantic_core.from_json(body)
@@ -340,7 +345,8 @@ def _decode_json(body: bytes) -> dict[str, Array]:
             out[name] = _from_lists(value)
         except (ValueError, TypeError, OverflowError) as error:
             raise WireError("body", f"tensor {name!r}: expected a regular nested list of numbers: {error}") from None
-        _check_values(name, out[name])
+        if not np.isfinite(cast(Any, out[name])).all():
+            raise _not_finite(name)
     return out
 
 
@@ -352,9 +358,7 @@ def _from_lists(value: object) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
         raise OverflowError("got a whole number of more than 64 bits")
-    is_byte = array.dtype.kind in "iu" and array.size > 0 and array.min() >= 0 and array.max() <= 255
-    with np.errstate(over="ignore"):
-        return cast(Array, array.astype(np.uint8 if is_byte else np.float32))
+    return cast(Array, array.astype(_NUMBERS, copy=False))
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
