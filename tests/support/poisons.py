@@ -200,7 +200,7 @@ def _many_headers(target: Target, random: Random) -> Poison:
 
 
 def _no_numbers(target: Target, random: Random) -> Poison:
-    value = random.choice(["[NaN, 0, 0, 0]", "[1e39, 0, 0, 0]", "[-Infinity, 0, 0, 0]"])
+    value = random.choice(["[NaN, 0, 0, 0]", "[1e999, 0, 0, 0]", "[-Infinity, 0, 0, 0]"])
     return target.json(f'{{"sample": {value}}}', "not-finite")
 
 
