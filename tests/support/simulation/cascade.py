@@ -9,6 +9,7 @@ from typing import NamedTuple
 from branchy.core.messages import Answer
 from branchy.core.requester import Requester
 from branchy.core.tier_machine import TierMachine
+from branchy.runner.tier import Tier
 from simulation.broker import Broker, Group
 from simulation.device import Device
 from simulation.invariants import Ledger
@@ -43,6 +44,7 @@ class Cascade:
         plan: what to do.
         machine_class: what decides for the tiers.
         requester_class: what decides for the devices.
+        tier_class: carries out what a machine decides.
         tracing: keep a trace.
     """
 
@@ -52,9 +54,11 @@ class Cascade:
         *,
         machine_class: type[TierMachine] = TierMachine,
         requester_class: type[Requester] = Requester,
+        tier_class: type[Tier] = Tier,
         tracing: bool = False,
     ) -> None:
         self.plan, self.machine_class, self.requester_class = plan, machine_class, requester_class
+        self.tier_class = tier_class
         self.world = World(plan.seed, tracing=tracing)
         self.ledger = Ledger(plan.shape)
         self._names = [tier[0] for tier in plan.shape.tiers]

@@ -1,4 +1,4 @@
-"""Machines broken on purpose: the simulation must find each."""
+"""Machines, devices and a shell broken on purpose: the simulation must find each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from branchy.core.job_table import JobTable
 from branchy.core.messages import Answer
 from branchy.core.requester import Outcome, Requester
 from branchy.core.tier_machine import TierMachine
+from branchy.runner.tier import Tier
 
 
 class CommitsEarly(TierMachine):
@@ -172,3 +173,11 @@ class LosesAnswers(Requester):
     def take(self, correlation: bytes | None, answer: Answer | None, now: float) -> Outcome | None:
         number = self._number(correlation)
         return None if number is not None and number % 3 == 2 else super().take(correlation, answer, now)
+
+
+class DropsQuickBatches(Tier):
+    """Forgets what was computed at once and is more than a step takes."""
+
+    def step(self, events: Any) -> None:
+        super().step(events)
+        self._inbox.clear()

@@ -24,7 +24,7 @@ class Shape:
     """The cascade: stages a tier, replicas a tier, partitions a topic, bounds, and how far it is.
 
     `devices` has by device the partition that its answers come to; `twice` is the share of their requests that
-    their clients write twice.
+    their clients write twice. Where computing is `quick`, a batch is computed in the step that submits it.
     """
 
     tiers: tuple[tuple[str, ...], ...]
@@ -42,6 +42,7 @@ class Shape:
     held_bytes: int
     devices: tuple[int, ...]
     twice: float
+    quick: bool = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -120,7 +121,9 @@ def make_plan(seed: int) -> Plan:
     more = Random(f"{seed}/more")  # what came to be drawn later leaves the draws before as they were
     if faults and more.random() < 0.2:
         faults = (*faults, _clock_set(more, shape, heal_s))
-    return Plan(seed, shape, _with_twins(more, asks), faults, heal_s)
+    asks = _with_twins(more, asks)
+    shape = replace(shape, quick=more.random() < 0.3)
+    return Plan(seed, shape, asks, faults, heal_s)
 
 
 def _shape(rng: Random, more: Random) -> Shape:

@@ -92,7 +92,7 @@ class TierProcess:
         limits = TierLimits(
             shape.batch, shape.pending, shape.backlog, shape.unsettled, WAY_BACK_S, WINDOW_S, PROBE_S, shape.held_bytes
         )
-        self.tier = Tier(self._tier_name, [self.model], limits, self.clock.monotonic)
+        self.tier = self._cascade.tier_class(self._tier_name, [self.model], limits, self.clock.monotonic)
         machine = watched(self._cascade.machine_class)(
             self._tier_name, [self.model], limits, f"{self.name}.{self.starts}.".encode()
         )
@@ -196,6 +196,10 @@ class TierProcess:
             return
         events, self._inbox = self._inbox, []
         tier.step(events)
+        if tier._inbox:  # quick batches that it leaves for the next one, as `Tier.run` would take them
+            self._inbox.extend(tier._inbox)
+            tier._inbox.clear()
+            self._step_soon()
         self._consumer.look()
         self.watch.after_step()
         if tier.finished:
