@@ -9,8 +9,15 @@ from statistics import median
 
 import pytest
 from chaos import resources
-from chaos.resources import MORE_BROKERS, MORE_CONNECTIONS, MORE_MEMORY_BYTES, Held, Watched
+from chaos.resources import MORE_BROKERS, MORE_CONNECTIONS, MORE_MEMORY_BYTES, Held, Watched, left_pending
+from chaos.world import pending_at
 from confluent_kafka import Producer
+from memory_cascade import MemoryCascade, sample
+
+from branchy.brokers.kafka_config import HOST
+from branchy.config import HealthSettings
+from branchy.errors import BranchyError
+from branchy.runner.health_port import HealthPort
 
 OWN = {"test": os.getpid()}
 
@@ -85,3 +92,29 @@ def test_a_process_that_was_not_looked_at_yet_leaks_nothing(one_more_thread):
     watched = Watched()
     one_more_thread()
     assert list(watched.leaks(OWN)) == []
+
+
+def test_requests_that_are_left_pending_once_nothing_is_asked_are_told_by_replica():
+    told = list(left_pending(lambda: {"edge-0": 0, "edge-1": 3, "fog-0": 0}))
+    assert told == ["edge-1 still has 3 requests that wait for the front, and nothing is asked"]
+
+
+def test_requests_that_end_in_time_are_not_left_pending(monkeypatch):
+    monkeypatch.setattr(resources, "SETTLE_TIMEOUT_S", 20.0)
+    looks = iter([{"edge-0": 3, "fog-0": 0}, {"edge-0": 0, "fog-0": 1}, {"edge-0": 0, "fog-0": 0}])
+    assert list(left_pending(lambda: next(looks))) == []
+
+
+def test_a_tier_tells_at_its_health_port_how_many_are_pending():
+    cascade = MemoryCascade()
+    edge = cascade.start("edge")
+    port = HealthPort(HealthSettings(host=HOST), edge.health())
+    assert pending_at(port.port) == 0
+    cascade.ask(sample(2), to="edge", budget_ms=20_000.0)
+    while edge.tier.machine.pending < 1:
+        pass
+    assert pending_at(port.port) == 1
+    port.close()
+    with pytest.raises(BranchyError, match="does not answer"):
+        pending_at(port.port)
+    cascade.close()

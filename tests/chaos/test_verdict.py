@@ -108,6 +108,13 @@ def test_in_a_fail_overs_window_answers_may_be_late_or_refusals_and_the_last_is_
     assert len(broken([*GOOD, seen(3, 8.5)], windows=[WINDOW])) == 1
 
 
+@pytest.mark.parametrize(("reason", "excused"), [("expired", True), ("overload", True), ("digest", False)])
+def test_a_fail_over_excuses_only_refusals_that_being_late_explains(reason, excused):
+    some = [*GOOD, seen(3, 5.0, status="rejected", reason=reason)]
+    told = [] if excused else [f"1 requests were refused without need: {{'{reason}': 1}}"]
+    assert broken(some, windows=[WINDOW]) == told
+
+
 @pytest.mark.parametrize("place", [Place(request=5, answer=3), None])
 @pytest.mark.parametrize("how", [{"latency_s": 5.0}, {"status": "rejected", "reason": "expired"}])
 def test_in_a_fail_overs_window_what_lies_on_other_partitions_is_held_to_its_promises(place, how):

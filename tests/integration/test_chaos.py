@@ -81,7 +81,7 @@ def test_every_request_is_answered_once_whatever_a_link_does_and_nothing_leaks(w
 @pytest.mark.parametrize(
     ("what", "script"),
     [
-        ("a replica killed and replaced", lambda act: kill_one(act, "edge")),
+        ("a replica of the edge killed and replaced", lambda act: kill_one(act, "edge")),
         ("a replica of each tier restarted", restart_a_replica_of_each),
         ("a broker killed and back", kill_broker),
     ],

@@ -1,10 +1,10 @@
-"""What processes hold: memory, threads, files and connections."""
+"""What processes hold: memory, threads, files and connections, and requests that wait for the front."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,3 +93,17 @@ def _more(name: str, was: Held, found: Held) -> Iterator[str]:
     for what, most in allowed.items():
         if getattr(found, what) > most:
             yield f"{name} had {getattr(was, what)} {what}, has {getattr(found, what)}"
+
+
+def left_pending(look: Callable[[], Mapping[str, int]]) -> Iterator[str]:
+    """Who still has requests that wait for the front once nothing is asked, after the time to end them; a line each.
+
+    Args:
+        look: tells by name how many.
+    """
+    until_s = time.monotonic() + SETTLE_TIMEOUT_S
+    while any((found := look()).values()) and time.monotonic() < until_s:
+        time.sleep(LOOK_S)
+    for name, count in found.items():
+        if count:
+            yield f"{name} still has {count} requests that wait for the front, and nothing is asked"

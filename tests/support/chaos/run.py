@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +27,7 @@ from branchy.errors import BranchyError
 from branchy.runner.processes import Interrupts, Processes, branchy
 from branchy.store.bundle import Bundle
 from chaos.faults import CALM, REPLACEMENTS, WARM_UP, Act, Fault, link_faults
-from chaos.resources import Watched
+from chaos.resources import Watched, left_pending
 from chaos.traffic import Traffic
 from chaos.verdict import Verdict, judge, table
 from chaos.world import LOOK_S, World
@@ -46,8 +47,10 @@ def play(world: World, traffic: Traffic, fault: Fault, choices: random.Random, *
     counted = traffic.counters
     seen = traffic.during(lambda: fault.script(act))
     world.check_alive()
-    changes = world.breaker_changes()
-    return judge(fault, act, seen, traffic.counters - counted, changes, deadline_s=traffic.deadline_s, timed=timed)
+    changes, counters = world.breaker_changes(), traffic.counters - counted
+    verdict = judge(fault, act, seen, counters, changes, deadline_s=traffic.deadline_s, timed=timed)
+    verdict.broken += left_pending(world.pending)
+    return verdict
 
 
 def play_round(world: World, traffic: Traffic, watched: Watched, choices: random.Random) -> Iterator[Verdict]:
@@ -93,6 +96,9 @@ def main() -> int:
         broken = [str(error)]
     except KeyboardInterrupt:
         broken = ["interrupted"]
+    except Exception as error:  # noqa: BLE001 - whatever it is, what was seen before is told, and that it ended so
+        (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        broken = [f"{type(error).__name__}: {error} (error.log)"]
     asked, took_s = sum(verdict.asked for verdict in verdicts), time.monotonic() - started_s
     print(f"\nseed {flags.seed}: {asked} requests at {flags.rate:g} a second in {took_s:.0f} s")
     print("\n".join([table(verdicts), *(f"BROKEN: {text}" for text in broken)]))

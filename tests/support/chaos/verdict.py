@@ -17,6 +17,7 @@ MINIMUM, SHARE, WINDOW_S = 20, 0.5, 10.0
 OPEN_WINDOW_S = WINDOW_S * SHARE + 2.0
 """Besides a deadline, once nothing is answered: until half of what the breaker looks back at has failed."""
 OUT_OF_TIME = frozenset({"expired", "overload"})
+"""Why one is refused that comes late, alone or with all others that had to wait: a fail-over excuses no other."""
 IN_FULL = frozenset({"confident", "final"})
 
 
@@ -106,8 +107,8 @@ def _broken_answers(
     counters: Counter[str],
     timed: bool,
 ) -> Iterator[str]:
-    def outside(some: Sequence[Seen]) -> list[Seen]:
-        return [each for each in some if not any(window.excuses(each) for window in act.windows)]
+    def excused(each: Seen) -> bool:
+        return any(window.excuses(each) for window in act.windows)
 
     if not seen:
         yield "nothing was asked"
@@ -121,7 +122,7 @@ def _broken_answers(
         yield "an answer was handed on twice, or to nobody"
     if others := {word: n for word, n in counters.items() if word not in ("duplicates", "capped")}:
         yield f"answers came that are nobody's: {others}"
-    if behind := outside(late):
+    if behind := [each for each in late if not excused(each)]:
         worst = max(behind, key=lambda each: each.outcome.latency_s)
         reasons = Counter(each.outcome.answer.reason for each in behind if each.outcome.answer)
         yield (
@@ -129,9 +130,13 @@ def _broken_answers(
             f"{worst.outcome.latency_s:.2f} s ({_hops(worst)}){_when(behind, act)}, "
             f"on partitions {sorted({each.place.request for each in behind if each.place})}: {dict(reasons)}"
         )
-    reasons = Counter(each.outcome.answer.reason for each in outside(refused) if each.outcome.answer)
-    if denied := [reason for reason in reasons.elements() if timed or reason not in OUT_OF_TIME]:
-        yield f"{len(denied)} requests were refused without need: {dict(Counter(denied))}"
+    denied = Counter(
+        answer.reason
+        for each in refused
+        if (answer := each.outcome.answer) and (answer.reason not in OUT_OF_TIME or (timed and not excused(each)))
+    )
+    if denied:
+        yield f"{denied.total()} requests were refused without need: {dict(denied)}"
 
 
 def _hops(seen: Seen) -> str:

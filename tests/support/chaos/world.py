@@ -7,7 +7,9 @@ the proxies. A tier's `--front` does; `--back`, and the device, speak to the nod
 from __future__ import annotations
 
 import re
+import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from groups import owned, wait_for_shares
+from prometheus_client.parser import text_string_to_metric_families
 
 from branchy.brokers.apache_kafka import KafkaCluster
 from branchy.brokers.kafka_config import HOST, NodePlan, free_ports
@@ -35,6 +38,7 @@ READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 CALL_TIMEOUT_S = 10.0
 LOOK_S = 0.1
+PENDING = "branchy_pending_requests"
 _BREAKER = re.compile(
     r"^(\S+ \S+) \w+ \S+: circuit breaker (?:open: (\d+) of the last (\d+) forwards failed|(closed))", re.MULTILINE
 )
@@ -64,6 +68,23 @@ class BreakerChange:
         return self.failed is not None
 
 
+def pending_at(port: int) -> int:
+    """How many requests wait for the front at the tier that serves its health there.
+
+    Raises:
+        BranchyError: it does not say.
+    """
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=CALL_TIMEOUT_S) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+    except OSError as error:
+        raise BranchyError(f"the health port {port} of a tier does not answer: {error}") from None
+    values = [sample.value for family in families for sample in family.samples if sample.name == PENDING]
+    if not values:
+        raise BranchyError(f"the health port {port} of a tier does not tell {PENDING}")
+    return int(values[0])
+
+
 class World:
     """Brokers, proxies and tiers; start it in a `with`, whose end stops the brokers.
 
@@ -89,8 +110,9 @@ class World:
         self.stages = tier_stages(bundle.spec)
         self.tiers = tuple(self.stages)
         self._folder, self._toxiproxy_program, self._processes = folder, toxiproxy, processes
-        ports = iter(free_ports(2 * NODES * len(self.links)))
+        ports = iter(free_ports(2 * NODES * len(self.links) + len(self.replicas())))
         self._ports = {(link, n): (next(ports), next(ports)) for link in self.links for n in range(1, NODES + 1)}
+        self._health_ports = {which: next(ports) for which in self.replicas()}
         self.cluster = KafkaCluster(
             home, folder / "kafka", nodes=NODES, java_options=java_options, more=self._listeners
         )
@@ -174,6 +196,7 @@ class World:
         line += ["--config", str(settings)]
         line += ["--replica", str(replica), "--back", self.cluster.brokers]
         line += ["--ready-file", str(self._ready_file(tier, replica))]
+        line += ["--health-host", HOST, "--health-port", str(self._health_ports[tier, replica])]
         if tier != self.tiers[-1]:
             line += ["--front", self._front(tier)]
         self._children[tier, replica] = self._processes.start(f"{tier}-{replica}", line)
@@ -192,7 +215,12 @@ class World:
         assert child.log is not None
         said = child.log.stat().st_size
         child.popen.terminate()
-        code = child.popen.wait(STOP_TIMEOUT_S)
+        try:
+            code = child.popen.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise BranchyError(
+                f"{child.name} was told to stop and still runs after {STOP_TIMEOUT_S:g} s: {child.last_words()}"
+            ) from None
         last = child.log.read_text()[said:]
         if code != 0 or "not acknowledged" in last:
             raise BranchyError(f"{child.name} was told to stop and ended with {code}: {child.last_words()}")
@@ -200,6 +228,10 @@ class World:
     def pids(self) -> Mapping[str, int]:
         """The processes of the tiers, by name."""
         return {child.name: child.popen.pid for child in self._children.values()}
+
+    def pending(self) -> Mapping[str, int]:
+        """By replica how many requests wait for the front, by its own word."""
+        return {f"{tier}-{replica}": pending_at(port) for (tier, replica), port in self._health_ports.items()}
 
     def check_alive(self) -> None:
         """See to it that every replica runs.
