@@ -57,6 +57,7 @@ def test_every_content_and_event_type_is_there(kind):
 
 
 def test_the_limits_are_those_of_the_code():
+    assert f"the request's id, 1 to {wire.MAX_ID_BYTES} bytes" in TEXT
     assert (f"{wire.MAX_HEADERS} headers of\n{wire.MAX_HEADER_BYTES // 1024} KiB") in TEXT
     assert (
         f"A body has at most {wire.MAX_BODY_BYTES // 2**20} MiB, JSON at most {wire.MAX_JSON_BYTES // 2**20} MiB"

@@ -36,6 +36,7 @@ MAX_HEADER_BYTES = 16 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
 """Of a JSON body, which takes up to 50 times its size to read; a tensor as safetensors takes up to 13 times."""
+MAX_ID_BYTES = 256
 MAX_BUDGET_MS = 30_000.0
 DEFAULT_BUDGET_MS = 1_000.0
 MAX_TENSORS_HEAD_BYTES = 64 * 1024
@@ -244,12 +245,18 @@ def _check_size(body: bytes, limit_bytes: int, of_what: str = "") -> None:
 
 
 def request_id(headers: Headers) -> str | None:
-    """The id a request carries, also when the rest of it is malformed; None when there is none."""
+    """The id a request carries, also when the rest of it is malformed; None when it has none, or too long a one."""
+    value = _id_of(headers)
+    return value.decode("utf-8", "replace") if 0 < len(value) <= MAX_ID_BYTES else None
+
+
+def _id_of(headers: Headers) -> bytes:
+    """What a request calls itself, as it came; empty when it does not."""
     for wanted in ("branchy-request", "ce_id"):
         for name, value in headers:
-            if name == wanted and value and len(value) <= 256:
-                return value.decode("utf-8", "replace")
-    return None
+            if name == wanted and value:
+                return value
+    return b""
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -292,6 +299,8 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, new
     if h.get("ce_type", REQUEST_TYPE) != REQUEST_TYPE:
         raise WireError("type", f"expected ce_type {REQUEST_TYPE}, got {h['ce_type'][:80]!r}")
     _check_size(body, MAX_BODY_BYTES)
+    if len(own_id := _id_of(headers)) > MAX_ID_BYTES:  # under another its answer would be nobody's
+        raise WireError("headers", f"expected a request's id of at most {MAX_ID_BYTES} bytes, got {len(own_id)}")
     content_type = h.get("content-type", SAFETENSORS).partition(";")[0].strip().lower()
     payload: Mapping[str, Array] | EncodedSample
     if content_type == SAFETENSORS:
@@ -308,7 +317,7 @@ def decode_request(headers: Headers, body: bytes, *, model: str, stage: str, new
             "content-type", f"expected {SAFETENSORS}, {JSON} or {', '.join(IMAGES)}, got {content_type[:80]!r}"
         )
     return Request(
-        id=request_id(headers) or new_id(),
+        id=own_id.decode("utf-8", "replace") or new_id(),
         model=h.get("branchy-model", model),
         stage=h.get("branchy-stage", stage),
         budget_ms=_read_budget(h.get("branchy-budget-ms")),

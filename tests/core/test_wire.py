@@ -316,11 +316,24 @@ def test_the_id_is_known_also_of_a_request_that_is_refused():
         ([("ce_id", b"event")], "event"),
         ([("ce_id", b"event"), ("branchy-request", b"request")], "request"),
         ([("branchy-request", b""), ("ce_id", b"event")], "event"),
-        ([("branchy-request", b"x" * 257)], None),
+        ([("branchy-request", b"x" * 256), ("ce_id", b"event")], "x" * 256),
+        ([("branchy-request", b"x" * 257), ("ce_id", b"event")], None),
     ],
 )
 def test_a_requests_id_is_its_own_or_else_its_events(headers, want):
     assert wire.request_id(headers) == want
+
+
+@pytest.mark.parametrize("name", ["branchy-request", "ce_id"])
+def test_an_id_that_is_too_long_is_refused_and_not_replaced(name):
+    """By another a client would not know its answer."""
+    _, body = sample_request()
+    headers = [("branchy-model", b"m"), ("branchy-stage", b"edge")]
+    asked = wire.decode_request([*headers, (name, b"x" * wire.MAX_ID_BYTES)], body, **READER)
+    assert asked.id == "x" * wire.MAX_ID_BYTES
+    assert code_of(wire.decode_request, [*headers, (name, b"x" * (wire.MAX_ID_BYTES + 1))], body, **READER) == "headers"
+    event = ("ce_id", b"x" * 1000)
+    assert wire.decode_request([*headers, event, ("branchy-request", b"r")], body, **READER).id == "r"
 
 
 @pytest.mark.parametrize(("text", "want"), [(b"-5", 0.0), (b"1e9", 30_000.0), (b"250", 250.0), (None, 1000.0)])
