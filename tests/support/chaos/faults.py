@@ -21,9 +21,9 @@ BROKER_WINDOW_S = 8.0
 COPY_WINDOW_S = 6.0
 """The same for partitions that it had a copy of and others lead: until its session ends, after a new controller's
 election if need be, they wait for that copy, and nobody reads what not all copies in sync have."""
-RETURN_WINDOW_S = 20.0
-"""After a broker that died starts again, for partitions that it has a copy of. Its copies are in sync 9 to 17 s later,
-of two cores that all share, and then what is sent waits for them too, while its Java is as slow as when it was new."""
+RETURN_WINDOW_S = 30.0
+"""After a broker that died starts again, for partitions that it has a copy of. Its copies are in sync 9 to 20 s later,
+on two cores that all share, and then what is sent waits for them too, while its Java is as slow as when it was new."""
 CLOSE_WINDOW_S = 5.0
 """After a link is back: what was lost before may open a breaker a deadline later, clients connect again, and the next
 probe closes it (every 2 s unless told)."""
